@@ -1,0 +1,194 @@
+"""Every error vds raises, grouped by what the caller does next.
+
+Guarantees:
+- each error has a stable `kind` (for programs) and a `hint` (the next command or step, for people);
+- no error text carries a secret: messages and hints pass through `redact` on construction;
+- each error survives pickling with all its attributes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+_SECRETS = (
+    # The signature of a SAS, in a query string or on its own.
+    re.compile(r"(?i)(\bsig=)[^&\s'\"]+"),
+    # Connection strings of Azure Storage.
+    re.compile(r"(?i)\b((?:AccountKey|SharedAccessSignature|SharedAccessKey)=)[^;\s'\"]+"),
+    re.compile(r"(?i)\b(Authorization['\"]?\s*[:=]\s*['\"]?(?:Bearer|SharedKey|Basic)?\s*)[^\s'\"]+"),
+    # name=value and --name value, where the name says that the value is a secret.
+    re.compile(
+        r"(?i)((?:[\w-]*(?:password|passwd|pwd|secret|token|credential|api[_-]?key|account[_-]?key|access[_-]?key))"
+        r"['\"]?\s*(?:=|:|\s)\s*['\"]?)(?!/)([^\s'\"&;,]+)"
+    ),
+    # user:password@host in any url.
+    re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^/\s:@'\"]*:)[^@\s'\"]+(?=@)"),
+)
+
+
+def redact(text: str) -> str:
+    """Return `text` with every value that looks like a secret replaced by `***`."""
+    for pattern in _SECRETS:
+        text = pattern.sub(lambda match: match.group(1) + "***", text)
+    return text
+
+
+class VdsError(Exception):
+    """Base of all errors of vds.
+
+    Attributes:
+        kind: a stable word for programs; it never changes between releases.
+        hint: what to do next, often a command; empty when there is nothing to say.
+    """
+
+    kind: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        self.message = redact(message)
+        self.hint = redact(hint)
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions pickle by calling the class with `args`; keyword-only attributes would be lost.
+        return (_rebuild, (type(self), dict(self.__dict__)))
+
+
+def _rebuild(error_type: type[VdsError], attributes: dict[str, Any]) -> VdsError:
+    error = error_type.__new__(error_type)
+    error.__dict__.update(attributes)
+    error.args = (error.message,)
+    return error
+
+
+class InvalidInputError(VdsError, ValueError):
+    """The call itself is wrong: change it. Nothing was written."""
+
+    kind = "invalid-input"
+
+
+class NotFoundError(VdsError, LookupError):
+    """A store, namespace, version, dataset, tag or transaction that was asked for is not there."""
+
+    kind = "not-found"
+
+
+class EntryNotFoundError(NotFoundError, FileNotFoundError):
+    """A path that was asked for is not in the version."""
+
+    kind = "not-found"
+
+
+class ConflictError(VdsError):
+    """Someone else's work stands in the way: read again, then retry. Nothing of this call is visible.
+
+    Attributes:
+        paths: the paths in conflict, sorted; may be cut to the first hundred.
+        versions: the numbers of the versions in conflict.
+    """
+
+    kind = "conflict"
+
+    def __init__(self, message: str, *, paths: Sequence[str] = (), versions: Sequence[int] = (), hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.paths = tuple(paths)
+        self.versions = tuple(versions)
+
+
+class BlobExistsError(ConflictError):
+    """A put-if-absent found a blob at its key; the layer above decides whether it is our own."""
+
+    kind = "blob-exists"
+
+
+class CorruptionError(VdsError):
+    """Stored bytes are not what they must be: stop. Wrong bytes are never returned."""
+
+    kind = "corruption"
+
+
+class UnavailableError(VdsError, ConnectionError):
+    """A service did not answer: the same call may be made again. Nothing of this call is visible."""
+
+    kind = "unavailable"
+
+
+class OutcomeUnknownError(VdsError):
+    """Whether a commit took effect cannot be told: ask `store.outcome(commit_id)` before retrying.
+
+    Attributes:
+        commit_id: the id under which the commit is (or is not) recorded.
+    """
+
+    kind = "outcome-unknown"
+
+    def __init__(self, message: str, *, commit_id: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.commit_id = commit_id
+
+
+class AccessDeniedError(VdsError, PermissionError):
+    """The credential lacks a right, or was refused: change credentials."""
+
+    kind = "denied"
+
+
+class FormatError(VdsError):
+    """The store or its index has another format than this program: upgrade one of them."""
+
+    kind = "format"
+
+
+class NoSpaceError(VdsError, OSError):
+    """A disk is full.
+
+    Attributes:
+        needed_bytes: bytes that were to be written, or None when not known.
+        free_bytes: bytes that were free, or None when not known.
+    """
+
+    kind = "no-space"
+
+    def __init__(self, message: str, *, needed_bytes: int | None = None, free_bytes: int | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.needed_bytes = needed_bytes
+        self.free_bytes = free_bytes
+
+
+class TransferError(VdsError):
+    """Some files could not be moved. Every one is listed; nothing of this call is visible.
+
+    Attributes:
+        failures: path → what went wrong with it.
+    """
+
+    kind = "transfer"
+
+    def __init__(self, message: str, *, failures: Mapping[str, str], hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.failures = {path: redact(reason) for path, reason in failures.items()}
+
+
+class UploadError(TransferError):
+    """Some files could not be uploaded; no version was made."""
+
+    kind = "upload"
+
+
+class DownloadError(TransferError):
+    """Some files could not be downloaded; each file in the target is either whole or absent."""
+
+    kind = "download"
+
+
+def failures_message(verb: str, failures: Mapping[str, str], shown_max: int = 10) -> str:
+    """Return one message that counts `failures` and names the first ones with their reasons."""
+    shown = [f"  {path}: {reason}" for path, reason in sorted(failures.items())[:shown_max]]
+    if len(failures) > shown_max:
+        shown.append(f"  … and {len(failures) - shown_max} more")
+    noun = "file" if len(failures) == 1 else "files"
+    return "\n".join([f"{len(failures)} {noun} could not be {verb}:", *shown])

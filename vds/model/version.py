@@ -1,0 +1,219 @@
+"""The journal record of a version: the bytes from which a lost index is rebuilt, and whose digest names the version.
+
+A record is canonical JSON (UTF-8, keys sorted, no spaces, one line feed at the end), so that whoever writes it writes the same
+bytes. Each carries the digest of the one before: a hash chain per namespace.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from blake3 import blake3
+
+from vds.errors import CorruptionError, InvalidInputError
+from vds.model.digest import DIGEST_SIZE_BYTES, Digest
+from vds.model.ref import format_moment, parse_moment
+
+RECORD_BYTES_MAX = 1024 * 1024
+MESSAGE_BYTES_MAX = 64 * 1024
+LABELS_MAX = 64
+LABEL_BYTES_MAX = 1024
+INLINE_CHANGES_BYTES_MAX = 64 * 1024
+
+VERSION_CONTEXT = "vds version 1"
+EVENT_CONTEXT = "vds dataset event 1"
+STORE_CONTEXT = "vds store record 1"
+
+NO_PARENT = bytes(DIGEST_SIZE_BYTES)
+"""Stands where a chain begins."""
+
+
+def canonical_json(value: Mapping[str, Any]) -> bytes:
+    """Return the one way to write `value` as JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def record_digest(context: str, body: bytes) -> bytes:
+    """Return the 32 bytes that name a record; `context` keeps kinds of records apart."""
+    return blake3(body, derive_key_context=context).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeListRef:
+    """Where the change list of a version is: inside its record, or in a blob of its own.
+
+    Attributes:
+        digest: of the list's rows, uncompressed (32 bytes).
+        count: how many rows.
+        key: the blob's key, or None when the list is inline.
+        inline: the encoded list, or None when it is in a blob.
+    """
+
+    digest: bytes
+    count: int
+    key: str | None = None
+    inline: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRecord:
+    """What is written down for ever about one version."""
+
+    store: str
+    namespace: str
+    namespace_name: str
+    number: int
+    parent: bytes
+    commit_id: str
+    created_at: datetime
+    operation: str
+    author: str
+    message: str
+    labels: Mapping[str, str]
+    provenance: Mapping[str, str]
+    changes: ChangeListRef
+    added: int
+    modified: int
+    removed: int
+    file_count: int
+    size_bytes: int
+
+    def encode(self) -> bytes:
+        """Return the record's bytes.
+
+        Raises:
+            InvalidInputError: they are more than 1 MiB (labels and provenance are too large).
+        """
+        changes: dict[str, Any] = {"count": self.changes.count, "digest": str(Digest.from_raw(self.changes.digest))}
+        if self.changes.key is not None:
+            changes["key"] = self.changes.key
+        if self.changes.inline is not None:
+            changes["inline"] = base64.b64encode(self.changes.inline).decode()
+        body = canonical_json(
+            {
+                "format": 1,
+                "store": self.store,
+                "namespace": self.namespace,
+                "name": self.namespace_name,
+                "number": self.number,
+                "parent": str(Digest.from_raw(self.parent)),
+                "commit_id": self.commit_id,
+                "created_at": format_moment(self.created_at),
+                "operation": self.operation,
+                "author": self.author,
+                "message": self.message,
+                "labels": dict(self.labels),
+                "provenance": dict(self.provenance),
+                "changes": changes,
+                "added": self.added,
+                "modified": self.modified,
+                "removed": self.removed,
+                "file_count": self.file_count,
+                "size_bytes": self.size_bytes,
+            }
+        )
+        if len(body) > RECORD_BYTES_MAX:
+            raise InvalidInputError(
+                f"the journal record would be {len(body)} bytes, the limit is {RECORD_BYTES_MAX}",
+                hint="shorten the message, the labels or VDS provenance",
+            )
+        return body
+
+    @classmethod
+    def decode(cls, body: bytes, key: str = "") -> VersionRecord:
+        """Parse a record.
+
+        Raises:
+            CorruptionError: the bytes are not a version record; the message names `key`.
+        """
+        if len(body) > RECORD_BYTES_MAX:
+            raise CorruptionError(f"journal record {key!r} has {len(body)} bytes, the limit is {RECORD_BYTES_MAX}")
+        try:
+            raw = json.loads(body)
+            changes = raw["changes"]
+            inline = changes.get("inline")
+            return cls(
+                store=raw["store"],
+                namespace=raw["namespace"],
+                namespace_name=raw["name"],
+                number=raw["number"],
+                parent=Digest(raw["parent"]).raw,
+                commit_id=raw["commit_id"],
+                created_at=parse_moment(raw["created_at"]),
+                operation=raw["operation"],
+                author=raw["author"],
+                message=raw["message"],
+                labels=raw["labels"],
+                provenance=raw["provenance"],
+                changes=ChangeListRef(
+                    digest=Digest(changes["digest"]).raw,
+                    count=changes["count"],
+                    key=changes.get("key"),
+                    inline=base64.b64decode(inline, validate=True) if inline is not None else None,
+                ),
+                added=raw["added"],
+                modified=raw["modified"],
+                removed=raw["removed"],
+                file_count=raw["file_count"],
+                size_bytes=raw["size_bytes"],
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as err:
+            raise CorruptionError(f"journal record {key!r} cannot be read: {type(err).__name__}: {err}") from err
+
+
+def journal_key(namespace: str, number: int) -> str:
+    """Return the key of a version's record; zero-padded so that listings sort."""
+    return f"journal/{namespace}/{number:016d}"
+
+
+def check_message(message: str) -> str:
+    """Return `message` if it may be recorded.
+
+    Raises:
+        InvalidInputError: it is longer than 64 KiB, not text, or not valid Unicode.
+    """
+    if not isinstance(message, str):
+        raise InvalidInputError(f"message must be text, not {type(message).__name__}")
+    size_bytes = len(_encoded("message", message))
+    if size_bytes > MESSAGE_BYTES_MAX:
+        raise InvalidInputError(f"the message has {size_bytes} bytes, the limit is {MESSAGE_BYTES_MAX}")
+    return message
+
+
+def check_labels(labels: Mapping[str, str] | None) -> dict[str, str]:
+    """Return `labels` as a plain dict if they may be recorded.
+
+    Raises:
+        InvalidInputError: more than 64, longer than 1 KiB each, an empty key, or not text.
+    """
+    labels = dict(labels or {})
+    if len(labels) > LABELS_MAX:
+        raise InvalidInputError(f"{len(labels)} labels, the limit is {LABELS_MAX}")
+    for key, value in labels.items():
+        if not isinstance(key, str) or not isinstance(value, str) or not key:
+            raise InvalidInputError(f"label {key!r}={value!r}: keys and values must be text", hint="labels={'split': 'train'}")
+        size_bytes = len(_encoded("label", key)) + len(_encoded("label", value))
+        if size_bytes > LABEL_BYTES_MAX:
+            raise InvalidInputError(f"label {key!r} has {size_bytes} bytes, the limit is {LABEL_BYTES_MAX}")
+    return labels
+
+
+def _encoded(what: str, text: str) -> bytes:
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError as err:
+        raise InvalidInputError(f"the {what} {text!r} is not valid Unicode") from err
+    if b"\x00" in encoded:  # PostgreSQL's TEXT cannot hold it
+        raise InvalidInputError(f"the {what} {text!r} holds a NUL character")
+    return encoded
+
+
+def name_digest(name: str) -> str:
+    """Return the hex digest under which a name is kept in the container; names are unique blind to case."""
+    return blake3(name.casefold().encode()).hexdigest()
