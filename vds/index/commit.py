@@ -1,0 +1,398 @@
+"""The one transaction that makes a version.
+
+Its order is the safety of the store (lock order everywhere: upload, blobs by id, namespace head last):
+
+1. this commit id is there already: return its version (the answer to it was lost);
+2. lock the blobs the changes newly refer to, by id, shared, each still `live`;
+3. in a new statement, read the placements again: one that moved outside the locked blobs starts all over;
+4. lock the namespace head;
+5. hold what was committed since the base against what this operation allows;
+6. close and open intervals, add the version, queue its record, move the head.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from sqlalchemy import bindparam, text
+from sqlalchemy.engine import Connection
+
+from vds.errors import ConflictError, InvalidInputError
+from vds.index.database import now_us
+from vds.index.plan import Area, Counts, count_changes, distinct_ancestors, mark_changed, prefix_condition, touched_sql
+from vds.index.queue import QueuedRecord, add_record
+from vds.index.schema import OPEN
+from vds.index.staging import end_upload, lock_upload
+from vds.index.stores import NamespaceRow, lock_namespace
+from vds.model.batch import batched
+from vds.model.moment import micros_of, moment_of
+from vds.model.version import VERSION_CONTEXT, ChangeListRef, VersionRecord, journal_key, record_digest
+
+PATHS_SHOWN_MAX = 100
+
+OnTouched = Literal["win", "skip", "exact", "conflict"]
+"""What an operation does about a path of its own that someone changed since its base:
+
+`win` ours stands; `skip` theirs stands; `exact` the plan is made again so that the result equals the source; `conflict` an error.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitTerms:
+    """What a commit asks for, apart from its rows.
+
+    Attributes:
+        prefix: for `exact`, where the result must equal the source: anything changed there since the base matters.
+        expected_parent: the only version this may follow, or None.
+        allow_shrink: permit the removal of more than half of the files.
+    """
+
+    upload_id: int
+    store_uid: str
+    commit_id: str
+    operation: str
+    author: str
+    message: str
+    labels: dict[str, str]
+    provenance: dict[str, str]
+    on_touched: OnTouched
+    prefix: str | None = None
+    expected_parent: int | None = None
+    allow_shrink: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan against `base`, and the change list that was written for it."""
+
+    base: int
+    counts: Counts
+    changes: ChangeListRef
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The version that holds what was asked; `created` is False when an earlier one did already."""
+
+    number: int
+    created: bool
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class PlanAgain:
+    """Someone got in first with something that alters the plan: make it again, against a newer base."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlobsGone:
+    """Objects that the changes refer to are not where they were: condemned blobs can be revived, the rest sent again."""
+
+    condemned: tuple[int, ...]
+    missing: tuple[bytes, ...]
+
+
+NO_CHANGES = Counts(0, 0, 0, 0)
+
+SHRINK_FILES_MIN = 100
+"""Removing up to this many files never needs a confirmation."""
+
+
+def commit_staged(connection: Connection, area: Area, planned: Planned, terms: CommitTerms) -> Committed | PlanAgain | BlobsGone:
+    """Make the version, inside the caller's transaction. Anything but `Committed` must be rolled back by the caller.
+
+    Raises:
+        ConflictError: the operation does not allow what was committed since its base.
+        InvalidInputError: more than half of the files would go, and that was not allowed.
+    """
+    if (place := find_commit_place(connection, area.store_id, terms.commit_id)) is not None:
+        return Committed(place.number, True, planned.counts)
+    state = lock_upload(connection, terms.upload_id)
+    if state == "committed":  # it changed nothing, and so made no version
+        return Committed(lock_namespace(connection, area.namespace_id).head, False, NO_CHANGES)
+    if state != "open":
+        raise ConflictError(f"the transaction was {state} meanwhile", hint="vds tx begin NAMESPACE")
+    if gone := _lock_blobs(connection, area):
+        return gone
+    head = lock_namespace(connection, area.namespace_id)
+    if terms.expected_parent is not None and head.head != terms.expected_parent:
+        raise ConflictError(
+            f"namespace {head.name!r} is at version {head.head}, expected {terms.expected_parent}",
+            versions=range(terms.expected_parent + 1, head.head + 1)[:PATHS_SHOWN_MAX],
+            hint=f"vds log {head.name}",
+        )
+    counts = planned.counts
+    if head.head > planned.base:
+        decision = _judge_touched(connection, area, planned.base, head, terms)
+        if decision == "again":
+            return PlanAgain()
+        if decision == "recount":
+            mark_changed(connection, area, head.head)
+            counts = count_changes(connection, area, head.head)
+    if counts.total == 0:
+        end_upload(connection, area.store_id, terms.upload_id, "committed")
+        return Committed(head.head, False, NO_CHANGES)
+    _check_shrink(connection, area, head, counts, terms)
+    _apply(connection, area, head, planned, counts, terms)
+    return Committed(head.head + 1, True, counts)
+
+
+@dataclass(frozen=True, slots=True)
+class CommitPlace:
+    """The version that a commit made."""
+
+    namespace_id: int
+    number: int
+
+
+def find_commit_place(connection: Connection, store_id: int, commit_id: str) -> CommitPlace | None:
+    """Return the version this commit made, visible or not, or None. Served by uq_version_store_id_commit_id."""
+    row = connection.execute(
+        text("SELECT namespace_id, number FROM version WHERE store_id = :s AND commit_id = :c"), {"s": store_id, "c": commit_id}
+    ).one_or_none()
+    return CommitPlace(row.namespace_id, row.number) if row else None
+
+
+def _lock_blobs(connection: Connection, area: Area) -> BlobsGone | None:
+    """Lock every blob the changes newly refer to; None when all are live and hold all that is needed."""
+    wanted = list(connection.execute(text(_BLOBS_OF_CHANGES), area.binds(0)).scalars())
+    locked: set[int] = set()
+    share = "" if connection.dialect.name == "sqlite" else " FOR SHARE"
+    for batch in batched(wanted, PATHS_SHOWN_MAX * 100):
+        statement = text(f"SELECT id FROM blob WHERE id IN :ids AND state = 'live' ORDER BY id{share}")
+        locked.update(connection.execute(statement.bindparams(bindparam("ids", expanding=True)), {"ids": batch}).scalars())
+    # A new statement, so that it sees what the locks waited for: a placement may have moved to another blob meanwhile.
+    held = connection.execute(text(_BLOBS_OF_CHANGES), area.binds(0)).scalars().all()
+    outside = [blob_id for blob_id in held if blob_id not in locked]
+    missing = connection.execute(
+        text(
+            "SELECT DISTINCT s.digest FROM staged s LEFT JOIN object o ON o.store_id = s.store_id AND o.digest = s.digest"
+            " LEFT JOIN blob b ON b.id = o.blob_id WHERE s.store_id = :s AND s.part_id = :p AND s.kind = 1 AND s.changed = 1"
+            " AND s.size_bytes > 0 AND (o.digest IS NULL OR b.state IN ('deleting', 'deleted'))"
+        ),
+        area.binds(0),
+    )
+    lost = tuple(bytes(digest) for digest in missing.scalars())
+    return BlobsGone(tuple(outside), lost) if outside or lost else None
+
+
+_BLOBS_OF_CHANGES = (
+    "SELECT DISTINCT o.blob_id FROM staged s JOIN object o ON o.store_id = s.store_id AND o.digest = s.digest"
+    " WHERE s.store_id = :s AND s.part_id = :p AND s.kind = 1 AND s.changed = 1 AND s.size_bytes > 0 ORDER BY o.blob_id"
+)
+
+
+def _judge_touched(
+    connection: Connection, area: Area, base: int, head: NamespaceRow, terms: CommitTerms
+) -> Literal["fine", "recount", "again"]:
+    """Hold what was committed in (base, head] against the table of operations in the design's commit rules."""
+    window = {"low": base, "high": head.head}
+    versions = range(base + 1, head.head + 1)[:PATHS_SHOWN_MAX]
+    if read := _overlap(connection, area, window, "s.was_read = 1"):
+        raise ConflictError(
+            f"{read[0]!r} was changed by others after this transaction read it",
+            paths=read,
+            versions=versions,
+            hint="begin the transaction again",
+        )
+    if terms.on_touched == "exact":
+        under, binds = prefix_condition("t.path", terms.prefix or "")
+        touched = text(f"SELECT 1 FROM ({touched_sql('entry')}) t WHERE {under} LIMIT 1")
+        if connection.execute(touched, area.binds(0, **window, **binds)).one_or_none():
+            return "again"
+    ours = _overlap(connection, area, window)
+    if ours and terms.on_touched == "conflict":
+        raise ConflictError(
+            f"{ours[0]!r} was changed again by a later version", paths=ours, versions=versions, hint=f"vds log {head.name}"
+        )
+    if ours and terms.on_touched == "skip":
+        return "again"
+    if clashes := _clashes_with_touched(connection, area, window):
+        raise ConflictError(
+            f"{clashes[0]!r} is a file on one side and a directory on the other",
+            paths=clashes,
+            versions=versions,
+            hint="upload to another place with target_path",
+        )
+    if not ours:
+        return "fine"
+    # Rows that equalled the base are not in the change list: if others changed such a path, ours must win there too.
+    unlisted = _overlap(connection, area, window, "s.changed = 0")
+    return "again" if unlisted else "recount"
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """Staged paths that others changed, and the versions that did."""
+
+    paths: list[str]
+    versions: list[int]
+
+
+def find_touched(connection: Connection, area: Area, low: int, high: int, which: str = "1 = 1") -> Touched:
+    """Return which staged paths changed in (`low`, `high`], the first hundred, and in which versions."""
+    window = {"low": low, "high": high}
+    paths = _overlap(connection, area, window, which)
+    if not paths:
+        return Touched([], [])
+    statement = text(
+        "SELECT first_version FROM entry WHERE store_id = :s AND namespace_id = :n AND path IN :paths AND first_version > :low"
+        " AND first_version <= :high UNION SELECT end_version FROM entry WHERE store_id = :s AND namespace_id = :n"
+        " AND path IN :paths AND end_version > :low AND end_version <= :high"
+    ).bindparams(bindparam("paths", expanding=True))
+    versions = connection.execute(statement, area.binds(0, **window, paths=paths)).scalars()
+    return Touched(paths, sorted(versions))
+
+
+def _overlap(connection: Connection, area: Area, window: dict[str, int], which: str = "1 = 1") -> list[str]:
+    """Return staged paths that others changed in the window, the first hundred."""
+    return list(
+        connection.execute(
+            text(
+                f"SELECT s.path FROM ({touched_sql('entry')}) t JOIN staged s ON s.store_id = :s AND s.part_id = :p"
+                f" AND s.path = t.path WHERE {which} ORDER BY s.path LIMIT {PATHS_SHOWN_MAX}"
+            ),
+            area.binds(0, **window),
+        ).scalars()
+    )
+
+
+def _clashes_with_touched(connection: Connection, area: Area, window: dict[str, int]) -> list[str]:
+    """Return paths others added in the window that are a directory of ours, or a file where we have a directory."""
+    added = f"SELECT path FROM entry WHERE store_id = :s AND namespace_id = :n AND first_version > :low AND end_version = {OPEN}"
+    above = connection.execute(
+        text(
+            f"SELECT t.path FROM ({added}) t WHERE EXISTS (SELECT 1 FROM staged s WHERE s.store_id = :s AND s.part_id = :p"
+            " AND s.path >= t.path || '/' AND s.path < t.path || '0' AND s.kind = 1 AND s.changed = 1)"
+            f" ORDER BY t.path LIMIT {PATHS_SHOWN_MAX}"
+        ),
+        area.binds(0, **window),
+    )
+    found = list(above.scalars())
+    added_paths = connection.execute(text(added + " ORDER BY path"), area.binds(0, **window)).scalars()
+    ours = text(
+        "SELECT path FROM staged WHERE store_id = :s AND part_id = :p AND kind = 1 AND changed = 1 AND path IN :paths"
+    ).bindparams(bindparam("paths", expanding=True))
+    for batch in batched(distinct_ancestors(added_paths), 500):
+        found.extend(connection.execute(ours, area.binds(0, paths=batch)).scalars())
+    return sorted(set(found))[:PATHS_SHOWN_MAX]
+
+
+def _check_shrink(connection: Connection, area: Area, head: NamespaceRow, counts: Counts, terms: CommitTerms) -> None:
+    if terms.allow_shrink or counts.removed <= SHRINK_FILES_MIN:
+        return
+    file_count, _ = _totals(connection, area, head.head)
+    if counts.removed * 2 > file_count:
+        raise InvalidInputError(
+            f"this would remove {counts.removed} of the {file_count} files of namespace {head.name!r}",
+            hint="if that is meant, pass allow_shrink=True (--allow-shrink)",
+        )
+
+
+def _totals(connection: Connection, area: Area, number: int) -> tuple[int, int]:
+    row = connection.execute(
+        text("SELECT file_count, size_bytes FROM version WHERE store_id = :s AND namespace_id = :n AND number = :v"),
+        area.binds(0, v=number),
+    ).one_or_none()
+    return (row.file_count, row.size_bytes) if row else (0, 0)
+
+
+def _apply(connection: Connection, area: Area, head: NamespaceRow, planned: Planned, counts: Counts, terms: CommitTerms) -> None:
+    number = head.head + 1
+    binds = area.binds(head.head, v=number)
+    if planned.changes.key is not None:
+        _claim_change_list(connection, area, planned.changes.key)
+    connection.execute(
+        text(
+            f"UPDATE entry SET end_version = :v WHERE store_id = :s AND namespace_id = :n AND end_version = {OPEN} AND path IN"
+            " (SELECT path FROM staged WHERE store_id = :s AND part_id = :p AND changed = 1)"
+        ),
+        binds,
+    )
+    connection.execute(
+        text(
+            "INSERT INTO entry (store_id, namespace_id, path, first_version, end_version, digest, size_bytes, mode, modified_ns)"
+            f" SELECT :s, :n, path, :v, {OPEN}, digest, size_bytes, mode, modified_ns FROM staged"
+            " WHERE store_id = :s AND part_id = :p AND changed = 1 AND kind = 1"
+        ),
+        binds,
+    )
+    file_count, size_bytes = _totals(connection, area, head.head)
+    record = VersionRecord(
+        store=terms.store_uid,
+        namespace=head.uid,
+        namespace_name=head.name,
+        number=number,
+        parent=head.head_digest,
+        commit_id=terms.commit_id,
+        created_at=_created_at(connection, area, head.head),
+        operation=terms.operation,
+        author=terms.author,
+        message=terms.message,
+        labels=terms.labels,
+        provenance=terms.provenance,
+        changes=planned.changes,
+        added=counts.added,
+        modified=counts.modified,
+        removed=counts.removed,
+        file_count=file_count + counts.added - counts.removed,
+        size_bytes=size_bytes + counts.size_delta_bytes,
+    )
+    body = record.encode()
+    digest = record_digest(VERSION_CONTEXT, body)
+    add_version(connection, area, record, digest)
+    add_record(connection, area.store_id, QueuedRecord("version", head.id, number, journal_key(head.uid, number), body))
+    connection.execute(text("UPDATE namespace SET head = :v, head_digest = :d WHERE id = :n"), area.binds(0, v=number, d=digest))
+    end_upload(connection, area.store_id, terms.upload_id, "committed")
+
+
+def _claim_change_list(connection: Connection, area: Area, key: str) -> None:
+    """Make the change list's blob live: from here on it is referred to."""
+    done = connection.execute(
+        text("UPDATE blob SET state = 'live', changed_us = :now WHERE store_id = :s AND key = :key AND state = 'pending'"),
+        {"s": area.store_id, "key": key, "now": now_us(connection)},
+    )
+    if done.rowcount != 1:
+        raise ConflictError("the change list of this commit was collected meanwhile", hint="commit again")
+
+
+def _created_at(connection: Connection, area: Area, parent: int) -> datetime:
+    """Return the database's time, but always later than the parent's: clocks go backwards, histories must not."""
+    earlier = connection.execute(
+        text("SELECT created_us FROM version WHERE store_id = :s AND namespace_id = :n AND number = :v"),
+        area.binds(0, v=parent),
+    ).scalar_one_or_none()
+    return moment_of(max(now_us(connection), (earlier or 0) + 1))
+
+
+def add_version(connection: Connection, area: Area, record: VersionRecord, digest: bytes) -> None:
+    """Add the row of a version."""
+    connection.execute(
+        text(
+            "INSERT INTO version (store_id, namespace_id, number, digest, parent, commit_id, created_us, operation, author,"
+            " message, labels, provenance, added, modified, removed, file_count, size_bytes) VALUES (:s, :n, :number, :digest,"
+            " :parent, :commit_id, :created, :operation, :author, :message, :labels, :provenance, :added, :modified, :removed,"
+            " :files, :size)"
+        ),
+        area.binds(
+            0,
+            number=record.number,
+            digest=digest,
+            parent=record.parent,
+            commit_id=record.commit_id,
+            created=micros_of(record.created_at),
+            operation=record.operation,
+            author=record.author,
+            message=record.message,
+            labels=json.dumps(dict(record.labels), sort_keys=True),
+            provenance=json.dumps(dict(record.provenance), sort_keys=True),
+            added=record.added,
+            modified=record.modified,
+            removed=record.removed,
+            files=record.file_count,
+            size=record.size_bytes,
+        ),
+    )

@@ -1,0 +1,161 @@
+"""Reading the entries of a version, and the changes between two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from sqlalchemy import bindparam, text
+from sqlalchemy.engine import Connection
+
+from vds.index.plan import prefix_condition, touched_sql
+from vds.model.batch import batched
+
+_COLUMNS = "e.path, e.digest, e.size_bytes, e.mode, e.modified_ns"
+_LIVE = "e.store_id = :s AND e.namespace_id = :n AND e.first_version <= :v AND e.end_version > :v"
+
+
+class EntryRow(NamedTuple):
+    """One file of a version, as the index holds it."""
+
+    path: str
+    digest: bytes
+    size_bytes: int
+    mode: int
+    modified_ns: int
+
+
+class ChangeOfRow(NamedTuple):
+    """One path that differs between two versions: before and after, at most one of them None."""
+
+    path: str
+    before: EntryRow | None
+    after: EntryRow | None
+
+
+class At(NamedTuple):
+    """A version of a namespace."""
+
+    store_id: int
+    namespace_id: int
+    number: int
+
+    def binds(self, **more: Any) -> dict[str, Any]:
+        """Return the values every statement here binds."""
+        return {"s": self.store_id, "n": self.namespace_id, "v": self.number, **more}
+
+
+PAGE_ROWS = 4096
+
+
+def read_page(connection: Connection, at: At, path: str = "", after: str = "") -> list[EntryRow]:
+    """Return the next entries that are `path` or below it and sort after `after`, at most a page, by path.
+
+    A version never changes, so pages read on different connections fit together: nobody holds one while a slow reader thinks.
+    """
+    under, binds = prefix_condition("e.path", path)
+    rows = connection.execute(
+        text(f"SELECT {_COLUMNS} FROM entry e WHERE {_LIVE} AND {under} AND e.path > :after ORDER BY e.path LIMIT {PAGE_ROWS}"),
+        at.binds(after=after, **binds),
+    )
+    return [EntryRow(row[0], bytes(row[1]), row[2], row[3], row[4]) for row in rows]
+
+
+def read_entries(connection: Connection, at: At, path: str = "") -> Iterator[EntryRow]:
+    """Yield the entries that are `path` or below it, by path, a few thousand at a time; served by pk_entry."""
+    under, binds = prefix_condition("e.path", path)
+    rows = connection.execution_options(stream_results=True, yield_per=PAGE_ROWS).execute(
+        text(f"SELECT {_COLUMNS} FROM entry e WHERE {_LIVE} AND {under} ORDER BY e.path"), at.binds(**binds)
+    )
+    for found, digest, size_bytes, mode, modified_ns in rows:
+        yield EntryRow(found, bytes(digest), size_bytes, mode, modified_ns)
+
+
+def find_entries(connection: Connection, at: At, paths: Iterable[str]) -> dict[str, EntryRow]:
+    """Return the entries with exactly these paths, 500 a query; those that are not there are left out."""
+    statement = text(f"SELECT {_COLUMNS} FROM entry e WHERE {_LIVE} AND e.path IN :paths").bindparams(
+        bindparam("paths", expanding=True)
+    )
+    found: dict[str, EntryRow] = {}
+    for batch in batched(paths, 500):
+        for path, digest, size_bytes, mode, modified_ns in connection.execute(statement, at.binds(paths=batch)):
+            found[path] = EntryRow(path, bytes(digest), size_bytes, mode, modified_ns)
+    return found
+
+
+def measure(connection: Connection, at: At, path: str = "") -> tuple[int, int]:
+    """Return how many entries are at or below `path`, and their bytes."""
+    under, binds = prefix_condition("e.path", path)
+    row = connection.execute(
+        text(f"SELECT COUNT(*), COALESCE(SUM(e.size_bytes), 0) FROM entry e WHERE {_LIVE} AND {under}"), at.binds(**binds)
+    ).one()
+    return int(row[0]), int(row[1])
+
+
+def is_anything_at(connection: Connection, at: At, path: str) -> bool:
+    """Return whether `path` is a file or a directory of the version."""
+    under, binds = prefix_condition("e.path", path)
+    return (
+        connection.execute(text(f"SELECT 1 FROM entry e WHERE {_LIVE} AND {under} LIMIT 1"), at.binds(**binds)).one_or_none()
+        is not None
+    )
+
+
+def read_changes_between(connection: Connection, before: At, after: At, path: str = "") -> Iterator[ChangeOfRow]:
+    """Yield what differs from `before` to `after`, by path.
+
+    Within one namespace it costs the changes between; across namespaces, a walk through both.
+    """
+    if before.namespace_id == after.namespace_id:
+        yield from _changes_within(connection, before, after, path)
+        return
+    yield from merge_changes(read_entries(connection, before, path), read_entries(connection, after, path))
+
+
+def _changes_within(connection: Connection, before: At, after: At, path: str) -> Iterator[ChangeOfRow]:
+    low, high = sorted((before.number, after.number))
+    under, binds = prefix_condition("t.path", path)
+    rows = connection.execution_options(stream_results=True, yield_per=4096).execute(
+        text(
+            "SELECT t.path, a.digest, a.size_bytes, a.mode, a.modified_ns, b.digest, b.size_bytes, b.mode, b.modified_ns"
+            f" FROM ({touched_sql('entry')}) t"
+            " LEFT JOIN entry a ON a.store_id = :s AND a.namespace_id = :n AND a.path = t.path"
+            " AND a.first_version <= :v AND a.end_version > :v"
+            " LEFT JOIN entry b ON b.store_id = :s AND b.namespace_id = :n AND b.path = t.path"
+            " AND b.first_version <= :w AND b.end_version > :w"
+            f" WHERE {under} AND (a.path IS NOT NULL OR b.path IS NOT NULL) ORDER BY t.path"
+        ),
+        before.binds(w=after.number, low=low, high=high, **binds),
+    )
+    for found, *columns in rows:
+        old, new = _row(found, columns[:4]), _row(found, columns[4:])
+        if not _is_same(old, new):
+            yield ChangeOfRow(found, old, new)
+
+
+def _row(path: str, columns: list[Any]) -> EntryRow | None:
+    return None if columns[0] is None else EntryRow(path, bytes(columns[0]), *columns[1:])
+
+
+def merge_changes(before: Iterable[EntryRow], after: Iterable[EntryRow]) -> Iterator[ChangeOfRow]:
+    """Yield what differs between two sorted runs of entries, holding one of each at a time."""
+    left, right = iter(before), iter(after)
+    old, new = next(left, None), next(right, None)
+    while old is not None or new is not None:
+        if new is None or (old is not None and old.path.encode() < new.path.encode()):
+            assert old is not None
+            yield ChangeOfRow(old.path, old, None)
+            old = next(left, None)
+        elif old is None or new.path.encode() < old.path.encode():
+            yield ChangeOfRow(new.path, None, new)
+            new = next(right, None)
+        else:
+            if not _is_same(old, new):
+                yield ChangeOfRow(old.path, old, new)
+            old, new = next(left, None), next(right, None)
+
+
+def _is_same(old: EntryRow | None, new: EntryRow | None) -> bool:
+    if old is None or new is None:
+        return old is new
+    return old.digest == new.digest and old.size_bytes == new.size_bytes and old.mode == new.mode

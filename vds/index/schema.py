@@ -1,0 +1,303 @@
+"""The tables of the index.
+
+Every key that can repeat between stores begins with the store's id: one database holds many stores. Surrogate ids stay inside
+the index. Times are microseconds since 1970 in UTC, from the database's clock. Digests are raw bytes.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects import postgresql
+
+REVISION = "0001"
+"""The newest migration: what an index must be at for this program. A test holds it against `migrations/`."""
+
+OPEN = 2**62
+"""The end of an interval that has none: never NULL, so that one comparison serves."""
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# Bytes decide the order, on both databases: BINARY is SQLite's default, "C" is PostgreSQL's.
+_Bytewise = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+_Surrogate = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows only in an INTEGER PRIMARY KEY
+
+
+def _store_key(table: str) -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(["store_id"], ["store.id"], name=f"fk_{table}_store_id")
+
+
+store = Table(
+    "store",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("uid", Text, nullable=False, unique=True),
+    Column("incarnation", Text, nullable=False),  # of this index; a rebuild makes a new one and fences this
+    Column("log_seq", BigInteger, nullable=False),  # the last record of the store's own log
+    Column("log_digest", LargeBinary, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+namespace = Table(
+    "namespace",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("store_id", Integer, nullable=False),
+    Column("uid", Text, nullable=False),
+    Column("name", _Bytewise, nullable=False),
+    Column("name_fold", _Bytewise, nullable=False),
+    Column("head", BigInteger, nullable=False),  # the last committed version; visible once journaled
+    Column("head_digest", LargeBinary, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    _store_key("namespace"),
+    UniqueConstraint("store_id", "name_fold"),
+    UniqueConstraint("store_id", "uid"),
+    sqlite_autoincrement=True,
+)
+
+version = Table(
+    "version",
+    metadata,
+    Column("store_id", Integer, primary_key=True, autoincrement=False),
+    Column("namespace_id", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("parent", LargeBinary, nullable=False),
+    Column("commit_id", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("operation", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("labels", Text, nullable=False),  # JSON object
+    Column("provenance", Text, nullable=False),  # JSON object
+    Column("added", BigInteger, nullable=False),
+    Column("modified", BigInteger, nullable=False),
+    Column("removed", BigInteger, nullable=False),
+    Column("file_count", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("content_digest", LargeBinary),  # computed on demand, then kept
+    _store_key("version"),
+    UniqueConstraint("store_id", "commit_id"),
+    Index("ix_version_created", "store_id", "namespace_id", "created_us"),
+    Index("ix_version_digest", "store_id", "namespace_id", "digest"),
+)
+
+entry = Table(
+    "entry",
+    metadata,
+    Column("store_id", Integer, primary_key=True, autoincrement=False),
+    Column("namespace_id", Integer, primary_key=True, autoincrement=False),
+    Column("path", _Bytewise, primary_key=True),
+    Column("first_version", BigInteger, primary_key=True, autoincrement=False),
+    Column("end_version", BigInteger, nullable=False),  # live at v when first_version <= v < end_version
+    Column("digest", LargeBinary, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("mode", SmallInteger, nullable=False),
+    Column("modified_ns", BigInteger, nullable=False),
+    CheckConstraint("first_version < end_version", name="interval"),
+    # One live interval a path: whatever goes wrong above, a version never holds two files of one name.
+    Index(
+        "uq_entry_open",
+        "store_id",
+        "namespace_id",
+        "path",
+        unique=True,
+        sqlite_where=text(f"end_version = {OPEN}"),
+        postgresql_where=text(f"end_version = {OPEN}"),
+    ),
+    # These two make "what changed between two versions" cost the changes, not the files.
+    Index("ix_entry_first", "store_id", "namespace_id", "first_version"),
+    Index(
+        "ix_entry_end",
+        "store_id",
+        "namespace_id",
+        "end_version",
+        sqlite_where=text(f"end_version < {OPEN}"),
+        postgresql_where=text(f"end_version < {OPEN}"),
+    ),
+    sqlite_with_rowid=False,
+)
+
+blob = Table(
+    "blob",
+    metadata,
+    Column("id", _Surrogate, primary_key=True),
+    Column("store_id", Integer, nullable=False),
+    Column("key", _Bytewise, nullable=False),
+    Column("state", Text, nullable=False),  # pending, live, condemned, deleting, deleted
+    Column("size_bytes", BigInteger),  # known once live
+    Column("etag", Text),
+    Column("upload_id", BigInteger),  # who may finish it while pending
+    Column("changed_us", BigInteger, nullable=False),
+    _store_key("blob"),
+    CheckConstraint("state IN ('pending', 'live', 'condemned', 'deleting', 'deleted')", name="state"),
+    UniqueConstraint("store_id", "key"),
+    Index("ix_blob_upload", "store_id", "upload_id"),
+    sqlite_autoincrement=True,  # an id is never used again
+)
+
+object_ = Table(
+    "object",
+    metadata,
+    Column("store_id", Integer, primary_key=True, autoincrement=False),
+    Column("digest", LargeBinary, primary_key=True),
+    Column("blob_id", BigInteger, nullable=False),
+    Column("offset_bytes", BigInteger, nullable=False),
+    Column("length_bytes", BigInteger, nullable=False),
+    Index("ix_object_blob", "store_id", "blob_id"),
+    sqlite_with_rowid=False,
+)
+
+upload = Table(
+    "upload",
+    metadata,
+    Column("id", _Surrogate, primary_key=True),
+    Column("store_id", Integer, nullable=False),
+    Column("token", Text, nullable=False),
+    Column("namespace_id", Integer, nullable=False),
+    Column("state", Text, nullable=False),  # open, committed, aborted
+    Column("base", BigInteger, nullable=False),  # the head when it was opened
+    Column("expected_parent", BigInteger),
+    Column("author", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("labels", Text, nullable=False),
+    Column("allow_shrink", SmallInteger, nullable=False),
+    Column("commit_id", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("heartbeat_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+    _store_key("upload"),
+    CheckConstraint("state IN ('open', 'committed', 'aborted')", name="state"),
+    UniqueConstraint("store_id", "token"),
+    sqlite_autoincrement=True,
+)
+
+part = Table(
+    "part",
+    metadata,
+    Column("id", _Surrogate, primary_key=True),
+    Column("store_id", Integer, nullable=False),
+    Column("upload_id", BigInteger, nullable=False),
+    Column("name", Text, nullable=False),  # empty for the transaction's own rows
+    Column("state", Text, nullable=False),  # open, done
+    Column("file_count", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    _store_key("part"),
+    CheckConstraint("state IN ('open', 'done')", name="state"),
+    Index(
+        "uq_part_done",
+        "store_id",
+        "upload_id",
+        "name",
+        unique=True,
+        sqlite_where=text("state = 'done'"),
+        postgresql_where=text("state = 'done'"),
+    ),
+    sqlite_autoincrement=True,
+)
+
+staged = Table(
+    "staged",
+    metadata,
+    Column("store_id", Integer, primary_key=True, autoincrement=False),
+    Column("part_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("path", _Bytewise, primary_key=True),
+    Column("kind", SmallInteger, nullable=False),  # 1 written, 2 removed
+    Column("changed", SmallInteger, nullable=False),  # whether it differs from the base it was planned against
+    Column("was_read", SmallInteger, nullable=False),  # whether what is staged elsewhere came from what it was
+    Column("digest", LargeBinary),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("mode", SmallInteger, nullable=False),
+    Column("modified_ns", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+dataset = Table(
+    "dataset",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("store_id", Integer, nullable=False),
+    Column("name", _Bytewise, nullable=False),
+    Column("name_fold", _Bytewise, nullable=False),
+    Column("head", BigInteger, nullable=False),  # the last event; visible once journaled
+    Column("head_digest", LargeBinary, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    _store_key("dataset"),
+    UniqueConstraint("store_id", "name_fold"),
+    sqlite_autoincrement=True,
+)
+
+release = Table(
+    "release",
+    metadata,
+    Column("store_id", Integer, primary_key=True, autoincrement=False),
+    Column("dataset_id", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("namespace_id", Integer, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("path", _Bytewise, nullable=False),
+    Column("event", BigInteger, nullable=False),  # the event that made it
+    Column("created_us", BigInteger, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("labels", Text, nullable=False),
+    _store_key("release"),
+    UniqueConstraint("store_id", "dataset_id", "namespace_id", "version", "path", name="uq_release_source"),
+    Index("ix_release_namespace", "store_id", "namespace_id", "version"),
+)
+
+tag_event = Table(
+    "tag_event",
+    metadata,
+    Column("store_id", Integer, primary_key=True, autoincrement=False),
+    Column("dataset_id", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", Text, nullable=False),  # register, tag, untag
+    Column("tag", _Bytewise),
+    Column("release", BigInteger),
+    Column("previous", BigInteger),
+    Column("author", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("parent", LargeBinary, nullable=False),
+    _store_key("tag_event"),
+    CheckConstraint("kind IN ('register', 'tag', 'untag')", name="kind"),
+    # A tag is its latest event: there is no second table that could disagree with the history.
+    Index("ix_tag_event_tag", "store_id", "dataset_id", "tag", "number"),
+)
+
+journal_queue = Table(
+    "journal_queue",
+    metadata,
+    Column("store_id", Integer, primary_key=True, autoincrement=False),
+    Column("line", Text, primary_key=True),  # version, event or store: which chain
+    Column("owner_id", Integer, primary_key=True, autoincrement=False),  # the namespace, dataset or 0
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("key", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),  # complete: whoever flushes writes the same bytes
+    _store_key("journal_queue"),
+)
