@@ -1,0 +1,197 @@
+"""Make a version of what is staged: plan, write the change list, commit, publish.
+
+Bytes before names: the objects are in the container before this begins, the change list before the commit, the journal record
+before the acknowledgement. Planning and writing happen outside every lock; when someone else commits first in a way that alters
+the plan, it is made again.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from vds.blobs.objects import fresh_ulid
+from vds.blobs.streams import StreamWriter
+from vds.engine.doors import Doors
+from vds.engine.journal import publish
+from vds.errors import ConflictError, OutcomeUnknownError, UnavailableError
+from vds.index.commit import BlobsGone, Committed, CommitTerms, PlanAgain, Planned, commit_staged
+from vds.index.database import Connection
+from vds.index.placements import add_pending_blob, revive_blobs
+from vds.index.plan import Area, Counts, count_changes, find_clashes, read_changes
+from vds.index.stores import read_namespace
+from vds.model.manifest import ChangeListEncoder, changes_key
+from vds.model.version import INLINE_CHANGES_BYTES_MAX, ChangeListRef
+
+ROUNDS_MAX = 200
+"""How often a plan is made again. Each round means that someone else's commit went through, so the store as a whole moves on."""
+
+ANSWER_TRIES = 6
+"""How often the same commit is asked for again after its answer was lost: about 12 s, longer than a database takes to fail over
+to a warm standby on the same network."""
+
+
+class ObjectsGoneError(UnavailableError):
+    """Objects this upload counted on were collected before its commit. Nothing was committed; sending them again helps."""
+
+    kind = "objects-gone"
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRequest:
+    """What to commit.
+
+    Attributes:
+        area: the staged part and the namespace.
+        terms: what the operation allows.
+        plan: flags (or stages) the rows against a base version; called again for each newer base.
+    """
+
+    area: Area
+    terms: CommitTerms
+    plan: Callable[[Connection, int], None]
+
+
+def commit(doors: Doors, request: CommitRequest) -> Committed:
+    """Make the version and return once it is visible.
+
+    Raises:
+        ConflictError: others committed what this operation does not allow; nothing was committed.
+        InvalidInputError: more than half of the files would go.
+        ObjectsGoneError: an object was collected meanwhile.
+        OutcomeUnknownError: the answer of the database was lost, or the record could not be published.
+        UnavailableError: nothing was committed.
+    """
+    for _ in range(ROUNDS_MAX):
+        base = request.terms.expected_parent
+        if base is None:
+            with doors.index.read() as connection:
+                base = read_namespace(connection, request.area.namespace_id).head
+        planned = plan(doors, request, base)
+        outcome = _commit_once(doors, request, planned)
+        if isinstance(outcome, Committed):
+            _acknowledge(doors, request, outcome)
+            return outcome
+        if isinstance(outcome, BlobsGone):
+            _revive(doors, outcome)
+    raise UnavailableError(
+        f"others committed to the same paths {ROUNDS_MAX} times while this commit was being made",
+        hint="try again when the namespace is less busy",
+    )
+
+
+def plan(doors: Doors, request: CommitRequest, base: int) -> Planned:
+    """Work out what the commit changes against `base` and write its change list.
+
+    Raises:
+        ConflictError: a path would be a file and a directory at once.
+    """
+    area = request.area
+
+    def work(connection: Connection) -> Counts:
+        request.plan(connection, base)
+        counts = count_changes(connection, area, base)
+        if counts.added and (clashes := find_clashes(connection, area, base)):
+            raise ConflictError(
+                f"{clashes[0]!r} would be a file and a directory at once",
+                paths=clashes,
+                hint="upload to another place with target_path, or remove one of the two first",
+            )
+        return counts
+
+    counts = doors.index.run(work)
+    if counts.total == 0:
+        return Planned(base, counts, ChangeListRef(ChangeListEncoder().digest, 0, inline=b""))
+    return Planned(base, counts, _write_changes(doors, area, request.terms.upload_id))
+
+
+def _write_changes(doors: Doors, area: Area, upload_id: int) -> ChangeListRef:
+    """Encode the flagged rows, and put them into a blob when they are too many for the record."""
+    encoder = ChangeListEncoder()
+    with doors.index.read() as connection:
+        frames = encoder.frames(read_changes(connection, area))
+        held: list[bytes] = []
+        held_bytes = 0
+        for frame in frames:
+            held.append(frame)
+            held_bytes += len(frame)
+            if held_bytes > INLINE_CHANGES_BYTES_MAX:
+                break
+        else:
+            return ChangeListRef(encoder.digest, encoder.count, inline=b"".join(held))
+        rest = list(frames)
+    return _put_changes(doors, encoder, [*held, *rest], upload_id)
+
+
+def _put_changes(doors: Doors, encoder: ChangeListEncoder, frames: Iterable[bytes], upload_id: int) -> ChangeListRef:
+    key = changes_key(encoder.digest, fresh_ulid())
+    doors.index.run(lambda connection: add_pending_blob(connection, doors.store.id, key, upload_id))
+    with StreamWriter(doors.blobs, key) as writer:
+        for frame in frames:
+            writer.write(frame)
+        writer.seal()
+        writer.commit()
+    return ChangeListRef(encoder.digest, encoder.count, key=key)
+
+
+class _RolledBackError(Exception):
+    """Carries an outcome out of a transaction that must not be committed."""
+
+    def __init__(self, outcome: PlanAgain | BlobsGone) -> None:
+        super().__init__(type(outcome).__name__)
+        self.outcome = outcome
+
+
+def _commit_once(doors: Doors, request: CommitRequest, planned: Planned) -> Committed | PlanAgain | BlobsGone:
+    def work(connection: Connection) -> Committed:
+        outcome = commit_staged(connection, request.area, planned, request.terms)
+        if not isinstance(outcome, Committed):
+            raise _RolledBackError(outcome)
+        return outcome
+
+    for attempt in range(ANSWER_TRIES):
+        try:
+            return doors.index.run(work, commit_id=request.terms.commit_id)
+        except _RolledBackError as err:
+            return err.outcome
+        except OutcomeUnknownError:
+            # The commit id makes asking again safe: if the first one went through, this one returns its version.
+            if attempt + 1 == ANSWER_TRIES:
+                raise
+        except UnavailableError as err:
+            if attempt == 0:
+                raise  # never got as far as its COMMIT
+            if attempt + 1 == ANSWER_TRIES:
+                _raise_unknown(request, err)
+        time.sleep(0.2 * 2**attempt * random.uniform(0.7, 1.3))  # noqa: S311 - jitter
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _raise_unknown(request: CommitRequest, err: UnavailableError) -> NoReturn:
+    raise OutcomeUnknownError(
+        f"the index went away while committing: {err}",
+        commit_id=request.terms.commit_id,
+        hint="ask store.outcome(commit_id) before trying again",
+    ) from err
+
+
+def _revive(doors: Doors, gone: BlobsGone) -> None:
+    doors.index.run(lambda connection: revive_blobs(connection, gone.condemned))
+    if gone.missing:
+        raise ObjectsGoneError(f"{len(gone.missing)} objects were collected before the commit", hint="upload again")
+
+
+def _acknowledge(doors: Doors, request: CommitRequest, committed: Committed) -> None:
+    if committed.number == 0:
+        return
+    try:
+        publish(doors, "version", request.area.namespace_id, committed.number)
+    except UnavailableError as err:
+        raise OutcomeUnknownError(
+            f"version {committed.number} is committed, but its journal record could not be written: {err}",
+            commit_id=request.terms.commit_id,
+            hint="it becomes visible when a writer next opens the store; ask store.outcome(commit_id)",
+        ) from err

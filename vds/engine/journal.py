@@ -1,0 +1,153 @@
+"""From committed to visible: writing queued records to the container, and refusing an index that is older than it.
+
+Guarantees:
+- a record is acknowledged only when it and all earlier ones of its line are in the container;
+- whoever flushes writes the same bytes, since records are queued complete: "exists" with equal bytes is success;
+- other bytes under a record's key mean that two histories claim one place: nothing more is written to that line.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from vds.blobs.objects import put_record
+from vds.engine.doors import Doors
+from vds.errors import FormatError
+from vds.index.database import Connection, now_us
+from vds.index.queue import Line, QueuedRecord, add_record, find_lowest, list_records, remove_record
+from vds.index.stores import NamespaceRow, StoreRow, advance_store_log, lock_store, read_namespace
+from vds.index.versions import committed_us
+from vds.model.moment import moment_of
+from vds.model.ref import format_moment
+from vds.model.version import STORE_CONTEXT, canonical_json, journal_key, record_digest
+
+HELP_OTHERS_AFTER_S = 1.0
+"""How long a writer waits for the records before its own, before it writes them itself."""
+
+OVERDUE_US = 5_000_000
+"""How old a queued record is when its writer is taken for dead: several times a slow put."""
+
+_POLL_S_MIN, _POLL_S_MAX = 0.002, 0.05
+
+
+def publish(doors: Doors, line: Line, owner_id: int, number: int, *, first: int | None = None) -> None:
+    """Write the record `number` of a line (or all from `first` on, when one step made several), and return once it is visible.
+
+    Our own records go out at once, beside those of other writers; only if an earlier one stays away is that one written too.
+
+    Raises:
+        UnavailableError: the container does not answer. What was committed stays queued: any writer's next start flushes it.
+        RecordDivergedError: the container holds another record under this number.
+    """
+    with doors.index.read() as connection:
+        queued = list_records(connection, doors.store.id, line, owner_id, number)
+    _flush(doors, [record for record in queued if record.number >= (number if first is None else first)])
+    help_at, pause_s = time.monotonic() + HELP_OTHERS_AFTER_S, _POLL_S_MIN
+    while True:
+        with doors.index.read() as connection:
+            lowest = find_lowest(connection, doors.store.id, line, owner_id)
+        if lowest is None or lowest > number:
+            return
+        if time.monotonic() >= help_at:
+            flush_line(doors, line, owner_id, up_to=number)
+            continue
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 1.5, _POLL_S_MAX)
+
+
+def flush_line(doors: Doors, line: Line | None = None, owner_id: int | None = None, up_to: int | None = None) -> int:
+    """Write what is queued (of one line, or of all) and return how many records that was.
+
+    Raises:
+        UnavailableError: as `publish`.
+        RecordDivergedError: as `publish`.
+    """
+    with doors.index.read() as connection:
+        records = list_records(connection, doors.store.id, line, owner_id, up_to)
+    _flush(doors, records)
+    return len(records)
+
+
+def flush_overdue(doors: Doors, namespace: NamespaceRow) -> None:
+    """Write what some crashed writer left queued in a namespace; leaves alone what live writers are writing themselves.
+
+    Raises:
+        RecordDivergedError: a record of the namespace cannot be written: no more versions may follow it.
+    """
+    with doors.index.read() as connection:
+        lowest = find_lowest(connection, doors.store.id, "version", namespace.id)
+        overdue = lowest is not None and now_us(connection) - committed_us(connection, namespace, lowest) > OVERDUE_US
+    if overdue:
+        flush_line(doors, "version", namespace.id)
+
+
+def _flush(doors: Doors, records: Sequence[QueuedRecord]) -> None:
+    for record in records:
+        put_record(doors.blobs, record.key, record.body)
+        # A crash here leaves a written record in the queue: the next flush finds it there with equal bytes.
+        doors.index.run(_remover(doors.store.id, record))
+
+
+def _remover(store_id: int, record: QueuedRecord) -> Callable[[Connection], None]:
+    return lambda connection: remove_record(connection, store_id, record)
+
+
+def check_namespace_fresh(doors: Doors, namespace: NamespaceRow) -> NamespaceRow:
+    """Return the namespace as it is now, after checking that the container holds no version the index does not know.
+
+    Raises:
+        FormatError: it does: the index was restored from an old copy, and would deduplicate against deleted bytes.
+    """
+    while doors.blobs.find_blob(journal_key(namespace.uid, namespace.head + 1)) is not None:
+        with doors.index.read() as connection:
+            now = read_namespace(connection, namespace.id)
+        if now.head == namespace.head:
+            raise stale_index(f"the container holds version {now.head + 1} of {now.name!r}")
+        namespace = now  # someone committed meanwhile
+    return namespace
+
+
+def check_store_fresh(doors: Doors) -> None:
+    """Check that the container's store log does not go on after what the index knows.
+
+    Raises:
+        FormatError: it does.
+    """
+    row = doors.store
+    while doors.blobs.find_blob(store_key(row.log_seq + 1)) is not None:
+        now = doors.index.run(lambda connection: lock_store(connection, doors.store.id))
+        if now.log_seq == row.log_seq:
+            raise stale_index(f"the container holds store record {now.log_seq + 1}")
+        row = now
+
+
+def stale_index(evidence: str) -> FormatError:
+    """Return the error that refuses an index which is older than its store."""
+    return FormatError(f"this index is older than its store: {evidence}", hint="vds index rebuild")
+
+
+def store_key(seq: int) -> str:
+    """Return the key of a record of the store's own log."""
+    return f"store/{seq:016d}"
+
+
+def add_store_record(connection: Connection, store: StoreRow, kind: str, fields: dict[str, str]) -> QueuedRecord:
+    """Append to the store's log, inside the transaction that does what the record says; returns it, for publishing."""
+    last = lock_store(connection, store.id)
+    seq = last.log_seq + 1
+    body = canonical_json(
+        {
+            "format": 1,
+            "store": store.uid,
+            "number": seq,
+            "parent": "b3:" + last.log_digest.hex(),
+            "kind": kind,
+            "created_at": format_moment(moment_of(now_us(connection))),
+            **fields,
+        }
+    )
+    advance_store_log(connection, store.id, seq, record_digest(STORE_CONTEXT, body))
+    record = QueuedRecord("store", 0, seq, store_key(seq), body)
+    add_record(connection, store.id, record)
+    return record

@@ -1,0 +1,77 @@
+"""Find a namespace, or make it on its first write."""
+
+from __future__ import annotations
+
+import json
+
+from vds.blobs.objects import fresh_ulid
+from vds.engine.doors import Doors
+from vds.engine.journal import add_store_record, publish
+from vds.errors import BlobExistsError, ConflictError, CorruptionError, NotFoundError
+from vds.index.database import Connection
+from vds.index.queue import QueuedRecord
+from vds.index.stores import NamespaceRow, add_namespace, find_namespace, lock_store
+from vds.model.version import canonical_json, name_digest
+
+
+def get_namespace(doors: Doors, name: str) -> NamespaceRow:
+    """Return the namespace called `name`.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    with doors.index.read() as connection:
+        row = find_namespace(connection, doors.store.id, name)
+    if row is None:
+        raise NotFoundError(f"no namespace {name!r} in this store", hint="vds ls")
+    return row
+
+
+def ensure_namespace(doors: Doors, name: str) -> tuple[NamespaceRow, bool]:
+    """Return the namespace called `name`, and whether this call made it.
+
+    One name has one id for ever: it is claimed in the container before the index learns of it, so that two indexes, or a crash
+    in between, cannot give it two.
+
+    Raises:
+        ConflictError: a namespace exists whose name differs only in case.
+    """
+    with doors.index.read() as connection:
+        row = find_namespace(connection, doors.store.id, name)
+    if row is None:
+        uid = _claim_name(doors, name)
+        row, record = doors.index.run(lambda connection: _add(connection, doors, name, uid))
+        if record is not None:
+            publish(doors, record.line, record.owner_id, record.number)
+            return row, True
+    if row.name != name:
+        raise ConflictError(f"namespace {row.name!r} exists, {name!r} differs from it only in case", hint=f"write to {row.name}")
+    return row, False
+
+
+def _claim_name(doors: Doors, name: str) -> str:
+    """Return the id that the container holds for this name, claiming a new one if it holds none."""
+    key = f"namespaces/{name_digest(name)}"
+    uid = fresh_ulid()
+    try:
+        doors.blobs.put_if_absent(key, canonical_json({"format": 1, "id": uid, "name": name}))
+    except BlobExistsError:
+        try:
+            claim = json.loads(doors.blobs.read_range(key))
+            uid, claimed = str(claim["id"]), str(claim["name"])
+        except (ValueError, KeyError, TypeError) as err:
+            raise CorruptionError(f"{key!r} is not a namespace record", hint="vds fsck") from err
+        if claimed != name:
+            raise ConflictError(
+                f"namespace {claimed!r} exists, {name!r} differs from it only in case", hint=f"write to {claimed}"
+            ) from None
+    return uid
+
+
+def _add(connection: Connection, doors: Doors, name: str, uid: str) -> tuple[NamespaceRow, QueuedRecord | None]:
+    lock_store(connection, doors.store.id)  # of two makers of one name, the second waits here and then sees the first one's row
+    row = find_namespace(connection, doors.store.id, name)
+    if row is not None:
+        return row, None
+    record = add_store_record(connection, doors.store, "namespace-created", {"namespace": uid, "name": name})
+    return add_namespace(connection, doors.store.id, uid, name), record

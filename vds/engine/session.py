@@ -1,0 +1,151 @@
+"""A writer's session: where its rows are staged, until its commit or its end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from vds.blobs.objects import fresh_ulid
+from vds.engine.commit import CommitRequest
+from vds.engine.doors import Doors
+from vds.engine.journal import check_namespace_fresh, flush_overdue
+from vds.engine.namespaces import ensure_namespace
+from vds.errors import InvalidInputError, OutcomeUnknownError, UnavailableError
+from vds.index.commit import CommitTerms, OnTouched
+from vds.index.database import Connection
+from vds.index.plan import Area
+from vds.index.staging import NewUpload, UploadRow, add_part, add_upload, end_upload
+from vds.index.stores import NamespaceRow
+from vds.model.version import check_labels, check_message
+
+TTL_HOURS = 24.0
+_HOUR_US = 3600 * 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What the caller says about a write, whatever its kind.
+
+    Attributes:
+        author: who writes.
+        provenance: from where, with what.
+    """
+
+    message: str = ""
+    labels: Mapping[str, str] | None = None
+    expected_parent: int | None = None
+    allow_shrink: bool = False
+    author: str = ""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def check(self) -> Intent:
+        """Return the intent if it may be recorded.
+
+        Raises:
+            InvalidInputError: the message or the labels are too long or not text; expected_parent is not a version number.
+        """
+        check_message(self.message)
+        check_labels(self.labels)
+        parent = self.expected_parent
+        if parent is not None and (isinstance(parent, bool) or not isinstance(parent, int) or parent < 0):
+            raise InvalidInputError(f"expected_parent {parent!r} is not a version number", hint="for example expected_parent=12")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An open session and its main part."""
+
+    namespace: NamespaceRow
+    created_namespace: bool
+    upload: UploadRow
+    part_id: int
+
+    @property
+    def area(self) -> Area:
+        """Where its rows are."""
+        return Area(self.namespace.store_id, self.namespace.id, self.part_id)
+
+
+def open_session(doors: Doors, namespace_name: str, intent: Intent, *, ttl_hours: float = TTL_HOURS) -> Session:
+    """Open a session on a namespace, which is made if it is new.
+
+    Raises:
+        AccessDeniedError: the store was opened for reading.
+        FormatError: the index is older than the container.
+        InvalidInputError: the intent cannot be recorded.
+    """
+    doors.check_writable()
+    intent.check()
+    if not 0 < ttl_hours <= 24 * 365:
+        raise InvalidInputError(f"ttl_hours {ttl_hours!r} is not between 0 and 8760")
+    namespace, created = ensure_namespace(doors, namespace_name)
+    flush_overdue(doors, namespace)
+    namespace = check_namespace_fresh(doors, namespace)
+
+    def work(connection: Connection) -> tuple[UploadRow, int]:
+        new = NewUpload(
+            token=fresh_ulid(),
+            namespace_id=namespace.id,
+            base=namespace.head,
+            expected_parent=intent.expected_parent,
+            author=intent.author,
+            message=intent.message,
+            labels=json.dumps(check_labels(intent.labels), sort_keys=True),
+            allow_shrink=intent.allow_shrink,
+            commit_id=fresh_ulid(),
+            ttl_us=int(ttl_hours * _HOUR_US),
+        )
+        upload = add_upload(connection, doors.store.id, new)
+        return upload, add_part(connection, doors.store.id, upload.id, "")
+
+    upload, part_id = doors.index.run(work)
+    return Session(namespace, created, upload, part_id)
+
+
+@contextmanager
+def session(doors: Doors, namespace_name: str, intent: Intent) -> Iterator[Session]:
+    """Open a session for one call; whatever is staged and not committed at its end is dropped."""
+    opened = open_session(doors, namespace_name, intent)
+    try:
+        yield opened
+    except BaseException:
+        with suppress(UnavailableError, OutcomeUnknownError):  # the first error says more; what stays behind expires
+            drop(doors, opened.upload)
+        raise
+    drop(doors, opened.upload)
+
+
+def drop(doors: Doors, upload: UploadRow) -> bool:
+    """Forget what a session staged; False, and harmless, when it was committed or dropped before."""
+    return doors.index.run(lambda connection: end_upload(connection, doors.store.id, upload.id, "aborted"))
+
+
+def request(
+    doors: Doors,
+    opened: Session,
+    intent: Intent,
+    operation: str,
+    *,
+    on_touched: OnTouched,
+    plan: Callable[[Connection, int], None],
+    prefix: str | None = None,
+) -> CommitRequest:
+    """Return what to commit: the session's rows, under the intent's terms."""
+    terms = CommitTerms(
+        upload_id=opened.upload.id,
+        store_uid=doors.store.uid,
+        commit_id=opened.upload.commit_id,
+        operation=operation,
+        author=intent.author,
+        message=intent.message,
+        labels=check_labels(intent.labels),
+        provenance=dict(intent.provenance),
+        on_touched=on_touched,
+        prefix=prefix,
+        expected_parent=intent.expected_parent,
+        allow_shrink=intent.allow_shrink,
+    )
+    return CommitRequest(opened.area, terms, plan)
