@@ -1,0 +1,23 @@
+"""The one way in: stores, namespaces, versions, datasets and transactions."""
+
+from vds.store.connect import connect, join, upgrade_index
+from vds.store.dataset import Dataset, Release
+from vds.store.namespace import Namespace
+from vds.store.results import UploadResult
+from vds.store.store import Store
+from vds.store.transaction import Part, Transaction
+from vds.store.version import Version
+
+__all__ = [
+    "Dataset",
+    "Namespace",
+    "Part",
+    "Release",
+    "Store",
+    "Transaction",
+    "UploadResult",
+    "Version",
+    "connect",
+    "join",
+    "upgrade_index",
+]

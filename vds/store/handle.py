@@ -1,0 +1,91 @@
+"""How to reach a store: opened on first use, shared by everything that came out of it, pickled without secrets.
+
+Guarantees:
+- thread-safe; a forked child opens connections of its own;
+- a pickled handle holds addresses only: the other process finds its credentials where this one would have.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakValueDictionary
+
+from vds.engine.doors import Doors
+from vds.engine.session import Intent
+from vds.provenance import author, collect_provenance
+
+Opener = Callable[["Address"], Doors]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a store and its index are, without any secret.
+
+    Attributes:
+        url: of the container.
+        index: of the database, or `embedded`.
+        read_only: whether it is opened for reading.
+    """
+
+    url: str
+    index: str
+    read_only: bool
+
+
+class Handle:
+    """A way to a store, open or to be opened."""
+
+    def __init__(self, address: Address, opener: Opener, doors: Doors | None = None) -> None:
+        self.address = address
+        self._opener = opener
+        self._doors = doors
+        self._lock = threading.Lock()
+
+    @property
+    def doors(self) -> Doors:
+        """The open store; opened now if it is not."""
+        with self._lock:
+            if self._doors is None:
+                self._doors = self._opener(self.address)
+            return self._doors
+
+    def intent(self, **said: Any) -> Intent:
+        """Return what a caller says about a write, with who and where this is."""
+        return Intent(author=author(), provenance=collect_provenance(), **said)
+
+    def close(self) -> None:
+        """Let go of connections; the next use opens them again."""
+        with self._lock:
+            doors, self._doors = self._doors, None
+        if doors is not None:
+            doors.blobs.close()
+            doors.index.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (find_handle, (self.address, self._opener))
+
+    def __repr__(self) -> str:
+        return f"Handle({self.address!r})"
+
+
+_handles: WeakValueDictionary[Address, Handle] = WeakValueDictionary()
+_handles_lock = threading.Lock()
+
+
+def find_handle(address: Address, opener: Opener) -> Handle:
+    """Return this process's handle for an address, made if there is none: unpickled versions share their connections."""
+    with _handles_lock:
+        handle = _handles.get(address)
+        if handle is None:
+            handle = _handles[address] = Handle(address, opener)
+        return handle
+
+
+def keep_handle(handle: Handle) -> Handle:
+    """Make an opened handle the one that unpickled values find."""
+    with _handles_lock:
+        _handles[handle.address] = handle
+    return handle

@@ -1,0 +1,324 @@
+"""A namespace: a line of versions that jobs write to."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from vds.engine.commit import CommitRequest, ObjectsGoneError, commit, plan
+from vds.engine.doors import Doors
+from vds.engine.namespaces import get_namespace
+from vds.engine.resolve import resolve_point
+from vds.engine.send import Sender, Tally
+from vds.engine.session import TTL_HOURS, Intent, Session, session
+from vds.errors import InvalidInputError
+from vds.index.commit import Committed
+from vds.index.plan import Left, SourceView
+from vds.index.versions import list_versions
+from vds.model.entry import Change
+from vds.model.path import EntryPath, directory_path
+from vds.model.patterns import Patterns
+from vds.model.ref import Point, parse_name, parse_point
+from vds.ops.copy import CopyPlan
+from vds.ops.restore import RevertPlan, RollbackPlan, find_tags_left
+from vds.ops.upload import Source, UploadPlan, check_options, directory_source, files_source, stage
+from vds.progress import Progress, open_progress
+from vds.store.handle import Handle
+from vds.store.results import UploadResult
+from vds.store.source import find_source
+from vds.store.transaction import Transaction
+from vds.store.version import Version
+
+RESEND_TRIES = 3
+"""How often an upload is sent anew because objects it counted on were collected before its commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceInfo:
+    """A namespace in a listing."""
+
+    name: str
+    head: int
+    created_at: datetime
+
+
+class Namespace:
+    """A named, independent line of versions. A lazy handle: making one calls nothing, and its first write makes it."""
+
+    def __init__(self, handle: Handle, name: str) -> None:
+        self._handle = handle
+        self.name = parse_name(name)
+
+    def __repr__(self) -> str:
+        return f"<Namespace {self.name}>"
+
+    def upload(
+        self,
+        src_dir: str | os.PathLike[str],
+        target_path: str | None = None,
+        overwrite: bool = True,
+        show_progress: bool = True,
+        *,
+        message: str = "",
+        labels: Mapping[str, str] | None = None,
+        mirror: bool = False,
+        allow_patterns: Patterns = None,
+        ignore_patterns: Patterns = None,
+        expected_parent: int | None = None,
+        allow_shrink: bool = False,
+        dry_run: bool = False,
+    ) -> UploadResult:
+        """Upload a directory as one version: every file, or none.
+
+        Args:
+            src_dir: the directory.
+            target_path: where in the namespace it goes; None for the root.
+            overwrite: replace files that are there; False keeps them, and reports those whose contents differ.
+            show_progress: show progress on stderr.
+            message: why, for the log.
+            labels: key/value pairs to find the version by.
+            mirror: also remove what is under `target_path` and not in the source.
+            allow_patterns: upload only matching paths.
+            ignore_patterns: leave matching paths out.
+            expected_parent: the version this must follow, else ConflictError.
+            allow_shrink: permit removing more than half of the namespace's files.
+            dry_run: say what would be done, and do nothing.
+
+        Raises:
+            UploadError: some files could not be read; each is named.
+            ConflictError: others committed what this upload does not allow.
+            OutcomeUnknownError: it may have been committed; ask `store.outcome(commit_id)`.
+            UnavailableError: the store does not answer; the same call may be made again.
+        After any error nothing of this call is visible, `OutcomeUnknownError` apart.
+        """
+        target = directory_path(target_path)
+        source = directory_source(src_dir, target, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)
+        intent = self._handle.intent(message=message, labels=labels, expected_parent=expected_parent, allow_shrink=allow_shrink)
+        return self._upload(source, intent, overwrite, mirror, show_progress, dry_run)
+
+    def upload_files(
+        self,
+        files: Iterable[str | os.PathLike[str]],
+        relative_root: str | os.PathLike[str] | None = None,
+        target_path: str | None = None,
+        overwrite: bool = True,
+        show_progress: bool = True,
+        *,
+        message: str = "",
+        labels: Mapping[str, str] | None = None,
+        mirror: bool = False,
+        expected_parent: int | None = None,
+        allow_shrink: bool = False,
+        dry_run: bool = False,
+    ) -> UploadResult:
+        """Upload these files as one version, each at its path relative to `relative_root` (by default their common directory).
+
+        The other arguments, the guarantee and the errors are those of `upload`.
+        """
+        source = files_source(files, relative_root, directory_path(target_path))
+        intent = self._handle.intent(message=message, labels=labels, expected_parent=expected_parent, allow_shrink=allow_shrink)
+        return self._upload(source, intent, overwrite, mirror, show_progress, dry_run)
+
+    def copy(
+        self,
+        source: Version | str,
+        target_path: str | None = "",
+        *,
+        mirror: bool = False,
+        message: str = "",
+        labels: Mapping[str, str] | None = None,
+        expected_parent: int | None = None,
+        allow_shrink: bool = False,
+    ) -> UploadResult:
+        """Copy the entries of any version of this store below `target_path`: promotion, and no byte moves."""
+        started = time.monotonic()
+        target = directory_path(target_path)
+        version = find_source(self._handle, source)
+        view = SourceView(version._resolved.namespace.id, version.number, version.path)
+        intent = self._handle.intent(message=message, labels=labels, expected_parent=expected_parent, allow_shrink=allow_shrink)
+        doors = self._handle.doors
+        with session(doors, self.name, intent) as opened:
+            made = CopyPlan(opened.area, view, target, mirror)
+            doors.index.run(made.stage)
+            committed = commit(doors, made.request(doors, opened, intent))
+        return self._result(opened, committed, made.left, target, started)
+
+    def transaction(
+        self,
+        message: str = "",
+        labels: Mapping[str, str] | None = None,
+        expected_parent: int | None = None,
+        ttl_hours: float = TTL_HOURS,
+        *,
+        allow_shrink: bool = False,
+    ) -> Transaction:
+        """Begin several changes that become one version.
+
+        Used as a context manager it commits on a clean exit and drops everything on an exception. Otherwise it lives until
+        `commit`, `abort` or `ttl_hours`, and any process may join it by its token.
+        """
+        intent = self._handle.intent(message=message, labels=labels, expected_parent=expected_parent, allow_shrink=allow_shrink)
+        return Transaction.begin(self._handle, self.name, intent, ttl_hours)
+
+    def rollback(
+        self, to: int | str | datetime | Version, path: str = "", *, message: str = "", dry_run: bool = False
+    ) -> UploadResult:
+        """Make a new version whose content (under `path`) equals that of an earlier one.
+
+        Whatever others commit meanwhile, the result equals `to` exactly; it names the dataset tags that still show what was
+        undone. The number of files it removes needs no confirmation: the content has been a version before.
+        """
+        started = time.monotonic()
+        prefix = directory_path(path)
+        target = self._point(to)
+        intent = self._handle.intent(message=message or f"rollback to {target.number}", allow_shrink=True)
+        doors = self._handle.doors
+        with session(doors, self.name, intent) as opened:
+            made = RollbackPlan(opened.area, target.number, prefix)
+            committed = _carry_out(doors, opened, made.request(doors, opened, intent), dry_run=dry_run)
+        result = self._result(opened, committed, made.left, prefix, started, dry_run=dry_run)
+        end = committed.number + (0 if committed.created else 1)
+        left = find_tags_left(doors, opened.namespace, target.number + 1, end, committed.number)
+        result.tags_left_behind.extend(left)
+        return result
+
+    def revert(self, number: int, *, message: str = "", dry_run: bool = False) -> UploadResult:
+        """Make a new version that undoes exactly what version `number` changed.
+
+        Raises:
+            ConflictError: later versions changed the same paths again.
+        """
+        started = time.monotonic()
+        target = self._point(number)
+        if target.number == 0:
+            raise InvalidInputError("version 0 is empty and changed nothing", hint=f"vds log {self.name}")
+        intent = self._handle.intent(message=message or f"revert of {target.number}", allow_shrink=True)
+        doors = self._handle.doors
+        with session(doors, self.name, intent) as opened:
+            made = RevertPlan(opened.area, target.number)
+            committed = _carry_out(doors, opened, made.request(doors, opened, intent), dry_run=dry_run)
+        result = self._result(opened, committed, made.left, EntryPath(""), started, dry_run=dry_run)
+        end = committed.number + (0 if committed.created else 1)
+        result.tags_left_behind.extend(find_tags_left(doors, opened.namespace, target.number, end, committed.number))
+        return result
+
+    def latest(self) -> Version:
+        """Return the newest visible version; version 0, which is empty, when nothing was committed yet.
+
+        Raises:
+            NotFoundError: there is no such namespace.
+        """
+        return self._version(Point())
+
+    def get(self, point: int | str | datetime) -> Version:
+        """Return the version at a point: 12, "v12", "latest~2", "b3:1234abcd", or a moment with a zone.
+
+        Raises:
+            NotFoundError: there is none.
+            InvalidInputError: it does not parse, or a digest prefix fits several.
+        """
+        return self._version(parse_point(point))
+
+    def log(self, path: str = "", limit: int | None = None, labels: Mapping[str, str] | None = None) -> list[Version]:
+        """Return visible versions, newest first; those that changed something under `path`, those that bear all `labels`."""
+        place = directory_path(path)
+        doors = self._handle.doors
+        namespace = get_namespace(doors, self.name)
+        wanted = dict(labels or {})
+        found: list[Version] = []
+        with doors.index.read() as connection:
+            for row in list_versions(connection, namespace, path=place, limit=None if wanted else limit):
+                if limit is not None and len(found) >= limit:
+                    break
+                if all(row.labels.get(key) == value for key, value in wanted.items()):
+                    found.append(Version.of(self._handle, namespace, row))
+        return found
+
+    def diff(self, base: int | str | Version, target: int | str | Version, path: str = "") -> list[Change]:
+        """Return what changed from one version to another, below `path`, by path."""
+        return self._point(target).diff(self._point(base), path)
+
+    def _point(self, point: int | str | datetime | Version) -> Version:
+        if isinstance(point, Version):
+            if point.namespace != self.name:
+                raise InvalidInputError(f"{point.uri} is not a version of {self.name!r}")
+            return point
+        return self.get(point)
+
+    def _version(self, point: Point) -> Version:
+        return Version(self._handle, resolve_point(self._handle.doors, self.name, point))
+
+    def _upload(
+        self, source: Source, intent: Intent, overwrite: bool, mirror: bool, show_progress: bool, dry_run: bool
+    ) -> UploadResult:
+        check_options(overwrite=overwrite, mirror=mirror)
+        intent.check()
+        with open_progress(show_progress, f"upload to {self.name}") as progress:
+            for attempt in range(RESEND_TRIES):
+                try:
+                    return self._upload_once(source, intent, UploadOptions(overwrite, mirror, dry_run), progress)
+                except ObjectsGoneError:
+                    if attempt + 1 == RESEND_TRIES:
+                        raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _upload_once(self, source: Source, intent: Intent, options: UploadOptions, progress: Progress) -> UploadResult:
+        started = time.monotonic()
+        doors = self._handle.doors
+        with session(doors, self.name, intent) as opened:
+            progress.stage("sending")
+            with Sender(doors, opened.upload.id, progress, is_dry=options.dry_run) as sender:
+                stage(doors, sender, opened.part_id, source)
+                sender.finish()
+            made = UploadPlan(opened.area, source.target, options.overwrite, options.mirror)
+            progress.stage("committing")
+            committed = _carry_out(doors, opened, made.request(doors, opened, intent), dry_run=options.dry_run)
+        return self._result(opened, committed, made.left, source.target, started, tally=sender.tally, dry_run=options.dry_run)
+
+    def _result(
+        self,
+        opened: Session,
+        committed: Committed,
+        left: Left,
+        target: EntryPath,
+        started: float,
+        *,
+        tally: Tally | None = None,
+        dry_run: bool = False,
+    ) -> UploadResult:
+        sent = tally or Tally()
+        return UploadResult(
+            version=self._version(Point(number=committed.number)),
+            created=committed.created,
+            created_namespace=opened.created_namespace,
+            target_path=target,
+            uploaded=committed.counts.added + committed.counts.modified,
+            skipped=left.skipped,
+            changed_but_skipped=list(left.differing),
+            removed=committed.counts.removed,
+            removed_paths=list(left.removed),
+            bytes_read=sent.bytes_read,
+            bytes_sent=sent.bytes_sent,
+            objects_new=sent.objects_new,
+            seconds=time.monotonic() - started,
+            dry_run=dry_run,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class UploadOptions:
+    """How an upload treats what is there already."""
+
+    overwrite: bool
+    mirror: bool
+    dry_run: bool
+
+
+def _carry_out(doors: Doors, opened: Session, request: CommitRequest, *, dry_run: bool) -> Committed:
+    """Commit, or only work out what a commit would change."""
+    if dry_run:
+        return Committed(opened.namespace.head, False, plan(doors, request, opened.namespace.head).counts)
+    return commit(doors, request)

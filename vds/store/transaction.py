@@ -1,0 +1,396 @@
+"""Transactions: several changes that become one version, written by one process or by many."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from types import TracebackType
+
+from vds.blobs.driver import Buffer
+from vds.engine.commit import commit
+from vds.engine.doors import Doors
+from vds.engine.resolve import resolve_point
+from vds.engine.send import OutgoingStream, Sender
+from vds.engine.session import TTL_HOURS, Intent, Session, drop, open_session
+from vds.errors import ConflictError, InvalidInputError, UnavailableError
+from vds.index.plan import SourceView
+from vds.index.staging import get_upload, main_part
+from vds.index.stores import read_namespace
+from vds.model.moment import moment_of
+from vds.model.path import EntryPath, directory_path, entry_path
+from vds.model.patterns import Patterns
+from vds.model.ref import Point
+from vds.ops import transaction as ops
+from vds.ops.upload import Source, directory_source, files_source, stage
+from vds.progress import SilentProgress, open_progress
+from vds.store.handle import Handle
+from vds.store.results import UploadResult
+from vds.store.source import find_source
+from vds.store.version import Version
+
+TOKEN_PREFIX = "vdstx1-"  # noqa: S105 - names a format; a token holds no secret
+
+
+@dataclass(frozen=True, slots=True)
+class PartInfo:
+    """A finished part of a transaction."""
+
+    name: str
+    files: int
+    bytes: int
+    created_at: datetime
+
+
+class _Writer:
+    """What a transaction and a part have in common: they stage files somewhere."""
+
+    def __init__(self, handle: Handle, opened: Session) -> None:
+        self._handle = handle
+        self._opened = opened
+        self._lock = threading.RLock()
+        self._sender: Sender | None = None
+        self._result = UploadTotals()
+
+    def upload(
+        self,
+        src_dir: str | os.PathLike[str],
+        target_path: str | None = None,
+        *,
+        allow_patterns: Patterns = None,
+        ignore_patterns: Patterns = None,
+        show_progress: bool = True,
+    ) -> None:
+        """Stage a directory's files below `target_path`; all of them, or none.
+
+        Raises:
+            UploadError: some files could not be read; each is named, and this call staged nothing.
+        """
+        target = directory_path(target_path)
+        source = directory_source(src_dir, target, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)
+        self._stage(source, show_progress=show_progress)
+
+    def upload_files(
+        self,
+        files: Iterable[str | os.PathLike[str]],
+        relative_root: str | os.PathLike[str] | None = None,
+        target_path: str | None = None,
+        *,
+        show_progress: bool = True,
+    ) -> None:
+        """Stage these files below `target_path`, each at its path relative to `relative_root`.
+
+        Raises:
+            UploadError: some files could not be read; each is named, and this call staged nothing.
+        """
+        self._stage(files_source(files, relative_root, directory_path(target_path)), show_progress=show_progress)
+
+    def write_bytes(self, path: str, data: Buffer) -> None:
+        """Stage one file with this content."""
+        place = entry_path(path)
+        with self._lock:
+            ops.write_bytes(self._doors, self._opened, self._bytes_sender(), place, data, time.time_ns())
+            self._settle()
+
+    def write_text(self, path: str, text: str, encoding: str = "utf-8") -> None:
+        """Stage one file with this text."""
+        self.write_bytes(path, text.encode(encoding))
+
+    def copy(self, source: Version | str, path: str = "") -> None:
+        """Stage the entries of a version (or of a ref with a path) below `path`; no byte moves."""
+        target = directory_path(path)
+        version = find_source(self._handle, source)
+        view = SourceView(version._resolved.namespace.id, version.number, version.path)
+        with self._lock:
+            ops.copy(self._doors, self._opened, view, target)
+
+    def open(self, path: str, mode: str = "wb") -> IncomingFile:
+        """Open one file for writing in a single pass; it is staged when it is closed without an error."""
+        if mode != "wb":
+            raise InvalidInputError(f"mode {mode!r} is not 'wb'", hint="for text: io.TextIOWrapper(tx.open(path))")
+        place = entry_path(path)
+        with self._lock:
+            return IncomingFile(self, place, self._bytes_sender().open_stream())
+
+    @property
+    def _doors(self) -> Doors:
+        return self._handle.doors
+
+    def _stage(self, source: Source, *, show_progress: bool) -> None:
+        doors = self._doors
+        title = f"upload to {self._opened.namespace.name}"
+        with self._lock, open_progress(show_progress, title) as shown, Sender(doors, self._opened.upload.id, shown) as sender:
+
+            def fill(scratch: int) -> None:
+                stage(doors, sender, scratch, source)
+                sender.finish()
+
+            ops.apply_scratch(doors, self._opened, fill)
+            self._result.add(sender)
+
+    def _bytes_sender(self) -> Sender:
+        """Return the sender of single files: it lives as long as the transaction, so that they share packs."""
+        if self._sender is None:
+            self._sender = Sender(self._doors, self._opened.upload.id, SilentProgress())
+        return self._sender
+
+    def _settle(self) -> None:
+        """Called after each single file; a part or a joined transaction makes its bytes durable at once."""
+
+    def _finish_bytes(self) -> None:
+        if self._sender is not None:
+            self._sender.finish()
+
+    def _close_sender(self) -> None:
+        if self._sender is not None:
+            self._result.add(self._sender)
+            self._sender.close()
+            self._sender = None
+
+
+@dataclass
+class UploadTotals:
+    """What the senders of one transaction did in all."""
+
+    bytes_read: int = 0
+    bytes_sent: int = 0
+    objects_new: int = 0
+
+    def add(self, sender: Sender) -> None:
+        """Take in what one sender did."""
+        self.bytes_read += sender.tally.bytes_read
+        self.bytes_sent += sender.tally.bytes_sent
+        self.objects_new += sender.tally.objects_new
+
+
+class IncomingFile(io.RawIOBase):
+    """A file being written into a transaction; closing it stages it, an exception inside its `with` drops it."""
+
+    def __init__(self, writer: _Writer, path: EntryPath, stream: OutgoingStream) -> None:
+        super().__init__()
+        self._writer = writer
+        self._path = path
+        self._stream = stream
+        self._failed = False
+
+    def writable(self) -> bool:
+        """True."""
+        return True
+
+    def write(self, data: Buffer) -> int:  # type: ignore[override]  # RawIOBase says "any buffer", which has no name before 3.12
+        """Take in `data`, all of it."""
+        if self.closed:
+            raise ValueError("write to a closed file")
+        return self._stream.write(data)
+
+    def close(self) -> None:
+        """Stage the file; again is harmless."""
+        if self.closed:
+            return
+        try:
+            if not self._failed:
+                digest, size_bytes = self._stream.finish()
+                writer = self._writer
+                with writer._lock:
+                    ops.put_digest(writer._doors, writer._opened, self._path, digest, size_bytes, time.time_ns())
+        finally:
+            self._stream.drop()
+            super().close()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._failed = self._failed or kind is not None
+        self.close()
+
+    def __del__(self) -> None:
+        self._failed = True  # never closed: what was written must not appear by accident
+        super().__del__()
+
+
+class Part(_Writer):
+    """A named share of a transaction, all or nothing; leaving its `with` cleanly makes it count."""
+
+    def __init__(self, handle: Handle, opened: Session, name: str) -> None:
+        super().__init__(handle, opened)
+        self.name = name
+
+    def _settle(self) -> None:
+        self._finish_bytes()
+
+    def __enter__(self) -> Part:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if kind is not None:
+                ops.abandon_part(self._doors, self._opened.part_id)
+                return
+            self._finish_bytes()
+            ops.end_part(self._doors, self._opened.upload, self._opened.part_id, self.name)
+        finally:
+            self._close_sender()
+
+
+class Transaction(_Writer):
+    """Several changes as one version. As a context manager it commits on a clean exit and drops everything on an exception."""
+
+    def __init__(self, handle: Handle, opened: Session, intent: Intent) -> None:
+        super().__init__(handle, opened)
+        self._intent = intent
+        self._is_shared = False
+        self.result: UploadResult | None = None
+
+    @classmethod
+    def begin(cls, handle: Handle, namespace: str, intent: Intent, ttl_hours: float = TTL_HOURS) -> Transaction:
+        """Open a transaction on a namespace."""
+        return cls(handle, open_session(handle.doors, namespace, intent, ttl_hours=ttl_hours), intent)
+
+    @classmethod
+    def joined(cls, handle: Handle, token: str) -> Transaction:
+        """Join a transaction that another process began.
+
+        Raises:
+            NotFoundError: there is no such transaction in the store.
+        """
+        doors = handle.doors
+        doors.check_writable()
+
+        with doors.index.read() as connection:
+            upload = get_upload(connection, doors.store.id, token)
+            if upload.state != "open":
+                raise ConflictError(f"the transaction was {upload.state} already", hint="vds tx begin NAMESPACE")
+            namespace = read_namespace(connection, upload.namespace_id)
+            part_id = main_part(connection, doors.store.id, upload.id)
+        intent = replace(
+            handle.intent(),
+            message=upload.message,
+            labels=json.loads(upload.labels),
+            expected_parent=upload.expected_parent,
+            allow_shrink=upload.allow_shrink,
+            author=upload.author,
+        )
+        joined = cls(handle, Session(namespace, False, upload, part_id), intent)
+        joined._is_shared = True
+        return joined
+
+    @property
+    def token(self) -> str:
+        """What lets any process join: it names the store and the transaction, and holds no secret."""
+        with self._lock:
+            self._is_shared = True
+            self._finish_bytes()
+        return self.token_of(self._handle, self._opened.upload.token)
+
+    @staticmethod
+    def token_of(handle: Handle, upload: str) -> str:
+        """Return the token of an upload of this store."""
+        raw = {"url": handle.address.url, "index": handle.address.index, "upload": upload}
+        return TOKEN_PREFIX + base64.urlsafe_b64encode(json.dumps(raw, sort_keys=True).encode()).decode()
+
+    @property
+    def namespace(self) -> str:
+        """The name of the namespace it writes to."""
+        return self._opened.namespace.name
+
+    @property
+    def version(self) -> Version:
+        """The version it made.
+
+        Raises:
+            ConflictError: it is not committed.
+        """
+        if self.result is None:
+            raise ConflictError("the transaction is not committed yet", hint="tx.commit()")
+        return self.result.version
+
+    def move(self, source: str, target: str) -> None:
+        """Stage the renaming of a file or directory; if others change it before the commit, that is a conflict."""
+        with self._lock:
+            ops.move(self._doors, self._opened, entry_path(source), entry_path(target))
+
+    def delete(self, path: str, missing_ok: bool = False) -> int:
+        """Stage the removal of a file, or of a directory with all below it; returns how many files that is.
+
+        Raises:
+            EntryNotFoundError: there is nothing at `path`.
+        """
+        with self._lock:
+            return ops.delete(self._doors, self._opened, entry_path(path), missing_ok=missing_ok)
+
+    def part(self, name: str) -> Part:
+        """Open a share of this transaction, for one worker; the same name again replaces it once it is finished."""
+        part_id = ops.begin_part(self._doors, self._opened.upload, name)
+        return Part(self._handle, replace(self._opened, part_id=part_id), name)
+
+    def parts(self) -> Sequence[PartInfo]:
+        """Return the finished parts, by name."""
+        rows = ops.parts(self._doors, self._opened.upload)
+        return [PartInfo(row.name, row.file_count, row.size_bytes, moment_of(row.created_us)) for row in rows]
+
+    def commit(
+        self, expected_parts: int | None = None, *, message: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> UploadResult:
+        """Make the version out of everything staged and every finished part; again returns the same result.
+
+        Raises:
+            ConflictError: two parts differ over a path, there are not as many parts as expected, or others committed what
+                this transaction does not allow. The transaction stays open.
+        """
+        with self._lock:
+            if self.result is not None:
+                return self.result
+            started = time.monotonic()
+            doors = self._doors
+            self._finish_bytes()
+            intent = self._intent
+            if message is not None or labels is not None:
+                intent = replace(
+                    intent,
+                    message=intent.message if message is None else message,
+                    labels=intent.labels if labels is None else labels,
+                ).check()
+            gathered = ops.gather(doors, self._opened, expected_parts)
+            plan = ops.TransactionPlan(gathered.area, gathered.upload.base)
+            committed = commit(doors, plan.request(doors, gathered, intent))
+            self._close_sender()
+            version = Version(self._handle, resolve_point(doors, self.namespace, Point(number=committed.number)))
+            self.result = UploadResult(
+                version=version,
+                created=committed.created,
+                created_namespace=self._opened.created_namespace,
+                uploaded=committed.counts.added + committed.counts.modified,
+                removed=committed.counts.removed,
+                bytes_read=self._result.bytes_read,
+                bytes_sent=self._result.bytes_sent,
+                objects_new=self._result.objects_new,
+                seconds=time.monotonic() - started,
+            )
+            return self.result
+
+    def abort(self) -> None:
+        """Drop everything that is staged; harmless after a commit."""
+        with self._lock:
+            self._close_sender()
+            drop(self._doors, self._opened.upload)
+
+    def _settle(self) -> None:
+        if self._is_shared:
+            self._finish_bytes()  # whoever commits must find the bytes in place
+
+    def __enter__(self) -> Transaction:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self.commit()
+        finally:
+            if self.result is None:
+                with suppress(UnavailableError):  # the first error says more; what stays behind expires
+                    self.abort()
