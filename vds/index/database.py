@@ -36,6 +36,7 @@ ROWS_A_BATCH = 5000
 # Longer than the longest allowed locked step (a commit of millions of rows), so that waiting is never an error.
 LOCK_WAIT_S = 900
 CONNECT_TIMEOUT_S = 10
+_PRIVATE_PARAMETERS = {"user", "password", "passfile", "sslkey", "sslpassword", "service", "options"}
 SQLITE_VERSION_MIN = (3, 39)  # for IS DISTINCT FROM
 
 
@@ -61,8 +62,12 @@ class Database:
 
     @property
     def address(self) -> str:
-        """The url without user and password: what a store may record."""
-        return self._url.set(username=None, password=None).render_as_string(hide_password=True)
+        """The url without user, password and anything else that is secret: what a store may record."""
+        if self.is_sqlite:
+            return URL.create("sqlite", database=str(self.path)).render_as_string()
+        query = {key: value for key, value in self._url.query.items() if key not in _PRIVATE_PARAMETERS}
+        open_part = URL.create(self._url.get_backend_name(), None, None, self._url.host, self._url.port, self._url.database, query)
+        return open_part.render_as_string()
 
     @property
     def path(self) -> Path:
