@@ -28,8 +28,9 @@ from vds.model.content import SourceChangedError, check_sent
 from vds.pipeline import HASH_WORKERS, Lane, parallel_map
 from vds.progress import Progress
 
-BATCH_FILES_MAX = 512
-BATCH_BYTES_MAX = 32 * 1024 * 1024
+GROUP_FILES_MAX = 256  # handing files to threads one by one cost half of the time of an upload of small ones
+GROUP_BYTES_MAX = 8 * 1024 * 1024
+READ_AHEAD_BYTES_MAX = 64 * 1024 * 1024
 LANE_WORKERS = 3  # beside the thread that fills packs; 8 were slower than 2 on two cores
 LANE_BYTES_MAX = 128 * 1024 * 1024
 LARGE_BYTES_MIN = 16 * 1024 * 1024
@@ -103,10 +104,15 @@ class Sender:
 
         After the first failure nothing more is sent, but all files are still looked at, so that one error names them all.
         """
-        reads = parallel_map(
-            self._read, files, workers=HASH_WORKERS, weigh=_weigh, in_flight_bytes_max=BATCH_BYTES_MAX, in_flight_max=64
+        batches = parallel_map(
+            self._read_group,
+            _groups(files),
+            workers=HASH_WORKERS,
+            weigh=_weigh,
+            in_flight_bytes_max=READ_AHEAD_BYTES_MAX,
+            in_flight_max=HASH_WORKERS * 2,
         )
-        for batch in _batches(reads):
+        for batch in batches:
             sound = [read for read in batch if read.failure is None]
             for read in batch:
                 if read.failure is not None:
@@ -140,6 +146,9 @@ class Sender:
         """Wait until every byte is durable and every object is placed."""
         self._flush_pack()
         self._settle(self._lane.finish())
+
+    def _read_group(self, files: list[SourceFile]) -> list[_Read]:
+        return [self._read(file) for file in files]
 
     def _read(self, file: SourceFile) -> _Read:
         try:
@@ -274,19 +283,24 @@ class OutgoingStream:
         self._writer.close()
 
 
-def _weigh(file: SourceFile) -> int:
-    return file.size_bytes if file.size_bytes < MEMBER_BYTES_END else 0
-
-
-def _batches(reads: Iterator[_Read]) -> Iterator[list[_Read]]:
-    """Cut reads into batches bounded in number and in the bytes they hold."""
-    batch: list[_Read] = []
+def _groups(files: Iterable[SourceFile]) -> Iterator[list[SourceFile]]:
+    """Cut files into groups bounded in number and in the bytes they hold: a thread takes a group, not one file, at a time."""
+    group: list[SourceFile] = []
     held_bytes = 0
-    for read in reads:
-        batch.append(read)
-        held_bytes += len(read.body or b"")
-        if len(batch) >= BATCH_FILES_MAX or held_bytes >= BATCH_BYTES_MAX:
-            yield batch
-            batch, held_bytes = [], 0
-    if batch:
-        yield batch
+    for file in files:
+        group.append(file)
+        held_bytes += _held_bytes(file)
+        if len(group) == GROUP_FILES_MAX or held_bytes >= GROUP_BYTES_MAX or file.size_bytes >= LARGE_BYTES_MIN:
+            yield group
+            group, held_bytes = [], 0
+    if group:
+        yield group
+
+
+def _weigh(group: list[SourceFile]) -> int:
+    return sum(map(_held_bytes, group))
+
+
+def _held_bytes(file: SourceFile) -> int:
+    """Return how many bytes of a file are kept between reading and sending it; large ones are read again instead."""
+    return file.size_bytes if file.size_bytes < MEMBER_BYTES_END else 0
