@@ -1,0 +1,51 @@
+# Everything a person or a machine runs here. Needs python3 with venv, and a network for the first `setup`.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST := $(BIN)/pytest
+AZURITE := .tools/node_modules/azurite/package.json
+
+.PHONY: setup demo test check fix bench migration clean
+.DEFAULT_GOAL := check
+
+setup: .venv/.stamp $(AZURITE)
+
+# pip learnt --group in 25.1, and older Pythons bring an older pip.
+.venv/.stamp: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet -e ".[postgres]" --group dev --group services
+	touch $@
+
+$(AZURITE): .venv/.stamp tests/services.py
+	$(BIN)/python -m tests.services install
+	touch $@
+
+demo: .venv/.stamp
+	$(BIN)/vds demo $(if $(DIR),--dir "$(DIR)")
+
+# The whole suite, with a real Azurite and a real PostgreSQL, which it starts and stops itself.
+test: setup
+	$(PYTEST) -n 2 $(ARGS)
+
+# What can be known without any service, in well under a minute.
+check: .venv/.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(PYTEST) -m "not services and not slow" $(ARGS)
+
+fix: .venv/.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/.stamp
+	$(BIN)/python -m benchmarks $(ARGS)
+
+# A new step of the schema, drafted from vds/index/schema.py against a scratch SQLite database: make migration m="add x"
+migration: .venv/.stamp
+	$(BIN)/python -m migrations "$(m)"
+
+clean:
+	rm -rf .venv .tools .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
