@@ -1,0 +1,382 @@
+"""Blobs in an Azure storage account, or in Azurite; the only module that knows the Azure SDK.
+
+The SDK retries (5xx, timeouts, broken connections; here with the service's Retry-After), so a conditional put may meet its own
+first write: `BlobExistsError` is for the caller to check. Uploads carry an MD5 that the service compares.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, NoReturn
+
+import requests
+from azure.core import MatchConditions
+from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
+from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
+from azure.core.pipeline.transport import RequestsTransport
+from azure.identity import DefaultAzureCredential
+from azure.storage.blob import BlobBlock, BlobSasPermissions, ContainerClient, ExponentialRetry, generate_blob_sas
+
+from vds.blobs.answers import Asked, BlobMissingError, RangeError, answer_error, no_answer_error, no_token_error
+from vds.blobs.credential import Credential, choose_credential
+from vds.blobs.driver import Blob, Block, Buffer, check_key, check_metadata
+from vds.blobs.location import AZURITE_ACCOUNT, AzureLocation
+from vds.errors import (
+    BlobExistsError,
+    ConflictError,
+    CorruptionError,
+    InvalidInputError,
+    NotFoundError,
+    UnavailableError,
+    VdsError,
+    redact,
+)
+
+LIST_PAGE_BLOBS = 5000  # the service's limit
+COPY_ONE_REQUEST_BYTES_MAX = 256 << 20  # Copy Blob From URL takes no more; larger blobs are copied in blocks of this size
+SINGLE_PUT_BYTES_MAX = 5000 << 20  # the service's limit since version 2019-12-12: a put here is always one request
+CONNECTIONS_MAX = 64
+PUT_OVER_BLOCKS_TRIES = 10
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 60  # between two pieces of an answer, not for the whole
+COPY_TOKEN_LIFETIME = timedelta(hours=1)
+_RETRY_AFTER_S_MAX = 60.0
+_STORAGE_SCOPE = "https://storage.azure.com/.default"
+
+# Every SDK since 12.20 and every Azurite since 3.15 knows it; newest versions are refused by an Azurite a few weeks older.
+_API_VERSION = "2021-12-02"
+
+
+class _Retry(ExponentialRetry):
+    """The SDK's policy, which by itself overlooks how long a throttling service asks to be left alone."""
+
+    def get_backoff_time(self, settings: dict[str, Any]) -> float:
+        backoff_s = float(super().get_backoff_time(settings))
+        answer = settings["history"][-1].http_response if settings["history"] else None
+        try:
+            asked_s = float(answer.headers.get("Retry-After", 0)) if answer is not None else 0.0
+        except ValueError:  # a date; the service sends seconds
+            asked_s = 0.0
+        return max(backoff_s, min(asked_s, _RETRY_AFTER_S_MAX))
+
+
+class _RedactUrls(logging.Filter):
+    """urllib3 logs whole urls at DEBUG, the signature of a SAS among them; the SDK's own log hides it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact(record.getMessage()), ()
+        return True
+
+
+_redact_urls = _RedactUrls()  # one, so that adding it again changes nothing
+
+
+def open_azure(location: AzureLocation, credential: object = None) -> AzureDriver:
+    """Return a driver for `location`; no call is made.
+
+    Raises:
+        InvalidInputError: the credential is none we know, or would be readable on the way.
+    """
+    return AzureDriver(location, choose_credential(location, credential, os.environ))
+
+
+class AzureDriver:
+    """A container, or a prefix in one; see the contract in `vds.blobs.driver`. Made by `open_azure`.
+
+    Accounts with a hierarchical namespace sort "/" before all other characters; vds makes no keys whose order depends on it.
+    """
+
+    def __init__(self, location: AzureLocation, credential: Credential) -> None:
+        self._location = location
+        self._credential = credential
+        self._is_azurite = location.account == AZURITE_ACCOUNT
+        self._prefix = f"{location.prefix}/" if location.prefix else ""
+        self._lock = threading.Lock()
+        self._session: requests.Session | None = None
+        self._client: ContainerClient | None = None
+        self._token: Any = None
+        self._pid = 0
+        logging.getLogger("urllib3.connectionpool").addFilter(_redact_urls)
+
+    @property
+    def url(self) -> str:
+        """The address of the container and prefix, without any secret."""
+        return self._location.url
+
+    def __repr__(self) -> str:
+        return f"AzureDriver({self.url!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise InvalidInputError("a driver holds a credential and is not sent to another process", hint="send its url")
+
+    def create_container(self) -> None:
+        """Make the container if it is not there; idempotent."""
+        try:
+            with self._translated("make the container", writing=True):
+                if not self._opened().exists():  # more credentials may look than may make
+                    self._opened().create_container()
+        except BlobExistsError:
+            return  # somebody else was quicker
+
+    def put_if_absent(self, key: str, body: Buffer, metadata: Mapping[str, str] | None = None) -> str:
+        """Store `body` whole under `key` and return its etag; `BlobExistsError` if the key is taken."""
+        checked = check_metadata(metadata)
+        whole = bytes(body)  # the SDK takes nothing else for one request; no copy when it is bytes already
+        try:
+            with self._translated(f"put blob {key!r}", writing=True, absent=True):
+                blob = self._blob(key)
+                return _etag(blob.upload_blob(whole, overwrite=False, metadata=checked, validate_content=True))
+        except BlobExistsError:
+            if not self._is_azurite or self.find_blob(key) is not None:
+                raise
+        return self._put_over_blocks(key, whole, checked)
+
+    def stage_block(self, key: str, block_id: str, body: Buffer) -> None:
+        """Stage one block; the same id again replaces it."""
+        with self._translated(f"stage a block of {key!r}", writing=True):
+            self._blob(key).stage_block(block_id, bytes(body), length=len(body), validate_content=True)
+
+    def list_blocks(self, key: str) -> list[Block]:
+        """Return the staged blocks of `key`; empty when there are none."""
+        try:
+            with self._translated(f"list the blocks of {key!r}"):
+                _, staged = self._blob(key).get_block_list("uncommitted")
+                return [Block(block.id, block.size) for block in staged]
+        except BlobMissingError:
+            return []
+
+    def commit_blocks(self, key: str, block_ids: Sequence[str], metadata: Mapping[str, str] | None = None) -> str:
+        """Make the blob out of these staged blocks, in this order, and return its etag; raises as the contract says."""
+        checked = check_metadata(metadata)
+        blocks = [BlobBlock(block_id) for block_id in block_ids]
+        with self._translated(f"commit the blocks of {key!r}", writing=True, absent=True):
+            blob = self._blob(key)
+            return _etag(blob.commit_block_list(blocks, metadata=checked, match_condition=MatchConditions.IfMissing))
+
+    def find_blob(self, key: str) -> Blob | None:
+        """Return size, etag and metadata, or None when it is not there."""
+        try:
+            with self._translated(f"look for blob {key!r}"):
+                found = self._blob(key).get_blob_properties()
+        except BlobMissingError:
+            return None
+        return Blob(key, found.size, found.etag.strip('"'), dict(found.metadata or {}))
+
+    def read_range(self, key: str, offset_bytes: int = 0, length_bytes: int | None = None) -> bytes:
+        """Return exactly `length_bytes` from `offset_bytes` (None: up to the end), in one request."""
+        assert offset_bytes >= 0 <= (length_bytes or 0), (offset_bytes, length_bytes)
+        if length_bytes == 0:
+            return self._read_nothing(key, offset_bytes)
+        try:
+            with self._translated(f"read blob {key!r}"):
+                stream = self._blob(key).download_blob(offset_bytes, length_bytes)
+                body: bytes = stream.readall()
+                # The SDK's own `size` is what it read; the blob's stands behind the slash of "bytes 0-4/5".
+                size_bytes = int(stream.properties.content_range.rpartition("/")[2])
+        except RangeError:
+            # Nothing begins there: right for a read to the end from the end.
+            return self._read_nothing(key, offset_bytes, length_bytes or 0)
+        wanted_bytes = size_bytes - offset_bytes if length_bytes is None else length_bytes
+        if len(body) != wanted_bytes:
+            raise _past_end(key, size_bytes, offset_bytes, offset_bytes + max(wanted_bytes, 0))
+        return body
+
+    def list_blobs(self, prefix: str = "", start_after: str = "") -> Iterator[Blob]:
+        """Yield blobs by key, page by page; what comes up to `start_after` is fetched and skipped.
+
+        The service's `startFrom` is left alone: it came in 2026, and stands for one level of a hierarchy only.
+        """
+        with self._translated("list blobs"):
+            found = self._opened().list_blobs(self._prefix + prefix, include=["metadata"], results_per_page=LIST_PAGE_BLOBS)
+            pages = found.by_page()
+        while True:
+            with self._translated("list blobs"):
+                page = next(pages, None)
+                blobs = None if page is None else list(page)
+            if blobs is None:
+                return
+            for blob in blobs:
+                key = blob.name[len(self._prefix) :]
+                metadata = dict(blob.metadata or {})
+                is_directory = metadata.get("hdi_isfolder") == "true"  # accounts with a hierarchical namespace list those too
+                if key > start_after and not is_directory:
+                    yield Blob(key, blob.size, blob.etag.strip('"'), metadata)
+
+    def copy_blob(self, source_key: str, target_key: str) -> str:
+        """Copy, metadata included, and return the new etag; `BlobExistsError` if the target is taken."""
+        check_key(target_key)
+        source = self.find_blob(source_key)
+        if source is None:
+            raise self._not_found(source_key)
+        with self._translated(f"copy blob {source_key!r} to {target_key!r}", writing=True, absent=True):
+            target = self._blob(target_key)
+            url, options = self._source_of_copy(source_key)
+            absent = {"match_condition": MatchConditions.IfMissing}
+            if source.size_bytes <= COPY_ONE_REQUEST_BYTES_MAX:
+                return _etag(target.start_copy_from_url(url, requires_sync=True, **absent, **options))
+            # The service's own copy in the background would show the target before it is whole; blocks do not.
+            run = secrets.token_hex(8)
+            ids: list[str] = []
+            for offset_bytes in range(0, source.size_bytes, COPY_ONE_REQUEST_BYTES_MAX):
+                length_bytes = min(COPY_ONE_REQUEST_BYTES_MAX, source.size_bytes - offset_bytes)
+                ids.append(f"{run}-{len(ids):06}")
+                target.stage_block_from_url(ids[-1], url, offset_bytes, length_bytes, **options)
+            return _etag(
+                target.commit_block_list([BlobBlock(block_id) for block_id in ids], metadata=dict(source.metadata), **absent)
+            )
+
+    def delete_blob(self, key: str, etag: str | None = None) -> bool:
+        """Delete the blob; False when it was not there. `ConflictError` when `etag` is given and differs."""
+        condition = {} if etag is None else {"etag": f'"{etag}"', "match_condition": MatchConditions.IfNotModified}
+        if self._is_azurite and self.find_blob(key) is None:
+            return False  # it would delete uncommitted blocks and report a blob
+        try:
+            with self._translated(f"delete blob {key!r}", writing=True):
+                # Snapshots are none of ours, and with them the blob could not be deleted.
+                self._blob(key).delete_blob(delete_snapshots="include", **condition)
+        except BlobMissingError:
+            return False
+        except ConflictError:
+            if self.find_blob(key) is None:
+                return False  # a condition on what is not there counts as not met
+            raise
+        return True
+
+    def close(self) -> None:
+        """Let go of connections; idempotent. A later call opens new ones."""
+        with self._lock:
+            if self._session is not None and self._pid == os.getpid():
+                self._session.close()
+            self._session = self._client = None
+
+    def _opened(self) -> ContainerClient:
+        client = self._client
+        if client is not None and self._pid == os.getpid():
+            return client
+        if self._pid != os.getpid():
+            self._lock = threading.Lock()  # after a fork it may be held by a thread that is not here; so are the connections
+        with self._lock:
+            if self._client is None or self._pid != os.getpid():
+                self._session, self._client = self._connect()
+                self._pid = os.getpid()
+            return self._client
+
+    def _connect(self) -> tuple[requests.Session, ContainerClient]:
+        session = requests.Session()
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=CONNECTIONS_MAX))
+        timeouts: dict[str, Any] = {"connection_timeout": CONNECT_TIMEOUT_S, "read_timeout": READ_TIMEOUT_S}
+        client = ContainerClient(
+            self._location.account_url,
+            self._location.container,
+            self._sdk_credential(),
+            transport=RequestsTransport(session=session, session_owner=False, **timeouts),
+            # Waits of 2, 4, 8, 16 and 32 s; a connection is tried thrice, so a misspelt account shows in a few seconds.
+            retry_policy=_Retry(
+                initial_backoff=0, increment_base=2, retry_total=5, retry_connect=2, retry_status=5, random_jitter_range=1
+            ),
+            api_version=_API_VERSION,
+            max_single_put_size=SINGLE_PUT_BYTES_MAX,
+            max_single_get_size=SINGLE_PUT_BYTES_MAX,
+            **timeouts,
+        )
+        return session, client
+
+    def _sdk_credential(self) -> Any:
+        if self._credential.key:
+            return AzureNamedKeyCredential(self._credential.account, self._credential.key)
+        if self._credential.sas:
+            return AzureSasCredential(self._credential.sas)
+        self._token = self._credential.token or DefaultAzureCredential()
+        return self._token
+
+    def _blob(self, key: str) -> Any:
+        return self._opened().get_blob_client(self._prefix + check_key(key))
+
+    def _put_over_blocks(self, key: str, body: bytes, metadata: dict[str, str]) -> str:
+        """Put where uncommitted blocks are: Azurite refuses a plain put then, the service does not.
+
+        The block's id is random, of the length that the ids there have: all ids of one blob have one length, and another writer
+        may be doing the same, in which case its commit drops our block.
+        """
+        for _ in range(PUT_OVER_BLOCKS_TRIES):
+            length = max((len(block.block_id) for block in self.list_blocks(key)), default=16)
+            block_ids = [secrets.token_hex(length)[:length]] if body else []
+            try:
+                for block_id in block_ids:
+                    self.stage_block(key, block_id, body)
+                return self.commit_blocks(key, block_ids, metadata)
+            except NotFoundError:
+                if self.find_blob(key) is not None:
+                    raise BlobExistsError(f"there is a blob {key!r} already in {self.url!r}") from None
+        raise UnavailableError(f"blob {key!r} in {self.url!r}: other writers keep staging blocks of it", hint="try again")
+
+    def _read_nothing(self, key: str, offset_bytes: int, length_bytes: int = 0) -> bytes:
+        found = self.find_blob(key)
+        if found is None:
+            raise self._not_found(key)
+        if offset_bytes + length_bytes > found.size_bytes:
+            raise _past_end(key, found.size_bytes, offset_bytes, offset_bytes + length_bytes)
+        return b""
+
+    def _source_of_copy(self, key: str) -> tuple[str, dict[str, str]]:
+        """Return the url to copy from and what proves that we may read it: the service checks the source on its own."""
+        blob = self._blob(key)
+        credential = self._credential
+        if credential.sas:
+            return f"{blob.url.partition('?')[0]}?{credential.sas}", {}
+        if credential.key:
+            sas = generate_blob_sas(
+                credential.account,
+                self._location.container,
+                self._prefix + key,
+                account_key=credential.key,
+                permission=BlobSasPermissions(read=True),
+                expiry=datetime.now(UTC) + COPY_TOKEN_LIFETIME,
+            )
+            return f"{blob.url}?{sas}", {}
+        return blob.url, {"source_authorization": f"Bearer {self._token.get_token(_STORAGE_SCOPE).token}"}
+
+    def _not_found(self, key: str) -> NotFoundError:
+        return BlobMissingError(f"there is no blob {key!r} in {self.url!r}", hint="run: vds fsck")
+
+    @contextmanager
+    def _translated(self, what: str, *, writing: bool = False, absent: bool = False) -> Iterator[None]:
+        try:
+            yield
+        except VdsError:
+            raise
+        except AzureError as err:
+            # The cause is left out of the traceback where it could show the url with its SAS.
+            raise _translate(err, Asked(self._location, self._credential, what, writing, absent)) from (
+                None if self._credential.sas else err
+            )
+
+
+def _translate(err: AzureError, asked: Asked) -> VdsError:
+    if isinstance(err, HttpResponseError) and err.status_code is not None:
+        return answer_error(asked, err.status_code, _error_code(err))
+    if isinstance(err, ClientAuthenticationError):
+        return no_token_error(asked)
+    cause = getattr(err, "inner_exception", None) or err
+    return no_answer_error(asked, type(cause).__name__, f"{err} {cause!r}")
+
+
+def _past_end(key: str, size_bytes: int, start_bytes: int, end_bytes: int) -> CorruptionError:
+    return CorruptionError(f"blob {key!r} has {size_bytes} bytes: cannot read {start_bytes} to {end_bytes}", hint="run: vds fsck")
+
+
+def _etag(answer: Mapping[str, Any]) -> str:
+    return str(answer["etag"]).strip('"')  # listings leave the quotes out
+
+
+def _error_code(err: HttpResponseError) -> str:
+    headers: Mapping[str, str] = getattr(err.response, "headers", {})
+    code = getattr(err, "error_code", None) or headers.get("x-ms-error-code")
+    return str(getattr(code, "value", code) or "")
