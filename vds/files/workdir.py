@@ -1,0 +1,118 @@
+"""Where files are written before they take their place: one directory for each run, `ROOT/.vds/work/<random>`.
+
+It lies below the root so that a rename moves a file from it into place, and apart from the user's own directories so that nobody
+who lists those ever meets a half-written file. A run holds a lock while it lives; the next one removes what a dead one left.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import time
+from contextlib import suppress
+
+from vds.files.folders import Folder, Folders
+from vds.files.scan import OWN_DIRECTORY
+
+if sys.platform != "win32":
+    import fcntl
+
+RUNS_DIRECTORY = f"{OWN_DIRECTORY}/work"
+_LOCK = "lock"
+_ABANDONED_S = 24 * 3600  # only counts where files cannot be locked
+_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+
+
+class WorkDirectory:
+    """The directory of this run; made when it is opened, removed when it is closed."""
+
+    def __init__(self, folders: Folders) -> None:
+        self._folders = folders
+        self._path = f"{RUNS_DIRECTORY}/{secrets.token_hex(10)}"
+        self._lock_descriptor = -1
+        with folders.open(RUNS_DIRECTORY, create=True) as runs:
+            self._remove_dead(runs)
+        while not self._is_locked():
+            pass  # another run took it for a dead one's in the moment between its making and its locking
+        self.folder = folders.borrow(self._path)
+        """The open directory; valid until `close`."""
+
+    def close(self) -> None:
+        """Remove the directory, and those above it that are empty now; idempotent."""
+        if self._lock_descriptor < 0:
+            return
+        os.close(self._lock_descriptor)
+        self._lock_descriptor = -1
+        self._folders.give_back(self.folder)
+        with suppress(FileNotFoundError):
+            with self._folders.open(self._path) as own:
+                for name in _names(own):
+                    os.unlink(own.at(name), dir_fd=own.descriptor)
+            remove_empty(self._folders, self._path)
+
+    def _is_locked(self) -> bool:
+        with self._folders.open(self._path, create=True) as own:
+            self._lock_descriptor = os.open(own.at(_LOCK), _FLAGS, 0o600, dir_fd=own.descriptor)
+            if sys.platform != "win32":
+                with suppress(OSError):  # no locks on this file system: then age decides
+                    fcntl.flock(self._lock_descriptor, fcntl.LOCK_EX)
+            try:
+                found = os.stat(own.at(_LOCK), dir_fd=own.descriptor)
+            except FileNotFoundError:
+                found = None
+        if found is not None and found.st_ino == os.fstat(self._lock_descriptor).st_ino:
+            return True
+        os.close(self._lock_descriptor)
+        self._folders.forget(self._path)
+        return False
+
+    def _remove_dead(self, runs: Folder) -> None:
+        for name in _names(runs):
+            path = f"{RUNS_DIRECTORY}/{name}"
+            # Whatever cannot be looked at or removed (another user's, a stray file) is left: it only takes space.
+            with suppress(OSError), self._folders.open(path) as run:
+                if _is_dead(run):
+                    for left in _names(run):
+                        os.unlink(run.at(left), dir_fd=run.descriptor)
+                    os.rmdir(runs.at(name), dir_fd=runs.descriptor)
+            self._folders.forget(path)
+
+
+def _is_dead(run: Folder) -> bool:
+    if sys.platform == "win32":
+        # A file that someone holds open cannot be removed there.
+        try:
+            os.unlink(run.at(_LOCK))
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return True
+    descriptor = os.open(run.at(_LOCK), _FLAGS, 0o600, dir_fd=run.descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return os.fstat(descriptor).st_mtime < time.time() - _ABANDONED_S
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _names(folder: Folder) -> list[str]:
+    return os.listdir(folder.path if folder.descriptor is None else folder.descriptor)
+
+
+def remove_empty(folders: Folders, directory: str) -> None:
+    """Remove `directory` and then those above it, up to the root, as long as they are empty."""
+    while directory:
+        parent, _, name = directory.rpartition("/")
+        try:
+            with folders.open(parent) as above:
+                os.rmdir(above.at(name), dir_fd=above.descriptor)
+        except OSError:
+            return  # not empty, or gone already
+        folders.forget(directory)
+        directory = parent
