@@ -1,0 +1,134 @@
+"""`vds download`, `vds checkout`, `vds status`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vds.cli import options
+from vds.cli.errors import EXIT_NO
+from vds.cli.options import PLACE_STATE, command
+from vds.cli.results import PATHS_SHOWN_MAX
+from vds.cli.shell import Shell
+from vds.cli.text import count_text, size_text
+
+if TYPE_CHECKING:
+    from vds.ops.checkout import CheckoutResult
+    from vds.ops.download import DownloadResult
+
+
+def add_to(group: click.Group) -> None:
+    """Add these commands."""
+    _add_download(group)
+    _add_checkout(group)
+    _add_status(group)
+
+
+def _add_download(group: click.Group) -> None:
+    @command(
+        group,
+        "download",
+        (
+            "vds download customers:prod data/",
+            "vds download team/raw@12/images data/images --allow '*.png'",
+            "vds download customers:prod data/ --dry-run",
+        ),
+        interrupted=PLACE_STATE,
+    )
+    @click.argument("ref", metavar="REF[/PATH]")
+    @click.argument("directory", metavar="DIR")
+    @options.allow
+    @options.ignore
+    @options.dry_run
+    def download(shell: Shell, ref: str, directory: str, allow_patterns: Any, ignore_patterns: Any, dry_run: bool) -> None:
+        """Copy a version, or a part of it, into DIR.
+
+        Other files in DIR are left alone.
+        """
+        with shell.connect(read_only=True) as store:
+            version = store.get(ref)
+            result = version.download(
+                directory,
+                allow_patterns=options.patterns(allow_patterns),
+                ignore_patterns=options.patterns(ignore_patterns),
+                show_progress=shell.shows_progress,
+                dry_run=dry_run,
+            )
+            _answer(shell, version.uri, directory, result, "would download" if dry_run else "downloaded")
+
+
+def _add_checkout(group: click.Group) -> None:
+    @command(
+        group,
+        "checkout",
+        (
+            "vds checkout customers:prod data/",
+            "vds checkout team/raw@11 data/ --dry-run",
+            "vds checkout team/raw@11 data/ --force",
+        ),
+        interrupted=PLACE_STATE,
+    )
+    @click.argument("ref", metavar="REF[/PATH]")
+    @click.argument("directory", metavar="DIR")
+    @click.option("--force", is_flag=True, help="Replace files that were edited here, too.")
+    @options.dry_run
+    def checkout(shell: Shell, ref: str, directory: str, force: bool, dry_run: bool) -> None:
+        """Make DIR equal to a version.
+
+        Files that vds never placed there stay, and are listed.
+        """
+        with shell.connect(read_only=True) as store:
+            version = store.get(ref)
+            result = version.checkout(directory, force=force, show_progress=shell.shows_progress, dry_run=dry_run)
+            _answer(shell, version.uri, directory, result, "would check out" if dry_run else "checked out")
+
+
+def _answer(shell: Shell, uri: str, directory: str, result: DownloadResult | CheckoutResult, verb: str) -> None:
+    # Only a checkout takes files away, and looks at those that are not vds's.
+    removed, foreign = list(getattr(result, "removed", ())), list(getattr(result, "foreign", ()))
+    for path in foreign[:PATHS_SHOWN_MAX]:
+        shell.note(f"not placed by vds, left alone: {path}")
+    if len(foreign) > PATHS_SHOWN_MAX:
+        shell.note(f"… and {len(foreign) - PATHS_SHOWN_MAX} more")
+    summary = f"{verb} {count_text(result.placed)} ({size_text(result.bytes)}), {result.skipped} already there"
+    document = {
+        "uri": uri,
+        "directory": directory,
+        "files": result.files,
+        "placed": result.placed,
+        "size_bytes": result.bytes,
+        "skipped": result.skipped,
+        "removed_paths": removed,
+        "foreign_paths": foreign,
+        "seconds": round(result.seconds, 3),
+        "dry_run": result.dry_run,
+    }
+    shell.answer(
+        text=[summary + (f", {len(removed)} removed" if removed else ""), *(f"- {path}" for path in removed), uri],
+        quiet=uri,
+        document=document,
+    )
+
+
+def _add_status(group: click.Group) -> None:
+    @command(group, "status", ("vds status data/", "vds status data/ -q && echo clean"))
+    @click.argument("directory", metavar="DIR")
+    @click.pass_context
+    def status(context: click.Context, shell: Shell, directory: str) -> None:
+        """Say how a directory differs from its checkout.
+
+        Exit 1 when it does.
+        """
+        import vds
+
+        found = vds.status(directory)
+        kinds = (("added", found.added), ("modified", found.modified), ("removed", found.removed))
+        lines = [f"{kind:8}  {path}" for kind, paths in kinds for path in paths]
+        shell.answer(
+            text=[f"{found.uri}: {'differs' if lines else 'no changes'}", *lines],
+            quiet=[path for _, paths in kinds for path in paths],
+            document={"uri": found.uri, "clean": not lines, **{kind: list(paths) for kind, paths in kinds}},
+        )
+        if lines:
+            context.exit(EXIT_NO)

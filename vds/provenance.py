@@ -1,0 +1,164 @@
+"""Say where a version came from: machine, program, code, job.
+
+Guarantees:
+- only what is on a list is taken from the environment, and nothing that looks like a secret, so a record can be shown to anyone;
+- every value is text of bounded size, valid Unicode without control characters;
+- nothing here raises or waits: what cannot be found out within two seconds is left out.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from vds._version import __version__
+from vds.errors import redact
+
+COMMAND_BYTES_MAX = 4096
+VALUE_BYTES_MAX = 1024
+NAMED_VALUES_MAX = 64
+GIT_TIMEOUT_S = 2.0
+
+_VARIABLES = (
+    *("AZUREML_RUN_ID", "AZUREML_ARM_SUBSCRIPTION", "AZUREML_ARM_RESOURCEGROUP", "AZUREML_ARM_WORKSPACE_NAME"),
+    *("AZUREML_ARM_PROJECT_NAME", "AZUREML_EXPERIMENT_ID", "AZUREML_WORKSPACE_ID"),
+    *("AZUREML_SERVICE_ENDPOINT", "AZUREML_DISCOVERY_SERVICE_ENDPOINT", "AZUREML_EXPERIMENTATION_HOST"),
+    *("AZUREML_GIT_REPOSITORY_URI", "AZUREML_GIT_BRANCH", "AZUREML_GIT_COMMIT", "AZUREML_GIT_DIRTY"),
+    *("AZUREML_GIT_BUILD_ID", "AZUREML_GIT_BUILD_URI"),
+    *("AZUREML_DATASET_ENVIRONMENT_VARS", "AZUREML_DATASET_FILE_OUTPUTS", "AZUREML_LINK_DATASET_OUTPUTS"),
+    *("AZUREML_CR_NODE_RANK", "AZ_BATCHAI_TASK_TYPE", "AZ_BATCHAI_TASK_INDEX", "AZUREML_CR_COMPUTE_CONTEXT"),
+    *("AZUREML_CR_AZUREML_CONTEXT", "AZUREML_TARGET_TYPE", "AZUREML_COMMUNICATOR", "CI_NAME", "AZUREML_ENTRY_SCRIPT"),
+    *("DEFAULT_IDENTITY_CLIENT_ID", "AZUREML_IDENTITY_IN_USE", "AZUREML_OBO_ENABLED", "ENABLE_SAI_AUTH"),
+    *("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_URI"),
+    *("GITHUB_RUN_ID", "GITHUB_SHA", "GITHUB_REPOSITORY", "BUILD_BUILDID", "CI_COMMIT_SHA", "SLURM_JOB_ID"),
+)
+_VARIABLE_PREFIXES = ("AZUREML_DATAREFERENCE_", "AZURE_ML_INPUT_")
+_USER_VARIABLES = ("LOGNAME", "USER", "LNAME", "USERNAME")
+
+_SECRET_FLAG = re.compile(
+    r"(?i)--?(?:[\w-]*(?:password|passwd|pwd|secret|token|credential|connection[_-]?string|sas)|(?:[\w-]+[_-])?key)"
+)
+_USERINFO = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://)[^/\s@'\"]*@")
+# A JSON web token; a storage account's key (64 bytes in base 64); the tokens of the usual code hosts.
+_SECRET_SHAPE = re.compile(r"eyJ[\w-]{10,}\.[\w-]+\.[\w-]*|[A-Za-z0-9+/]{86}==|\b(?:gh[pousr]_|github_pat_|glpat-)\w{16,}")
+
+
+def collect_provenance(
+    environ: Mapping[str, str] | None = None, argv: Sequence[str] | None = None, cwd: str | os.PathLike[str] | None = None
+) -> dict[str, str]:
+    """Return what is known of this process: host, pid, user, command, versions, git commit, and the job's variables.
+
+    Args:
+        environ: the environment to read; this process's own by default.
+        argv: the command line; this process's own by default.
+        cwd: the directory whose git commit is recorded; the current one by default.
+    """
+    environ = os.environ if environ is None else environ
+    found = {
+        "host": socket.gethostname(),
+        "pid": str(os.getpid()),
+        "user": _find_user(environ),
+        "python": platform.python_version(),
+        "vds": __version__,
+        **_git_facts(os.path.abspath(cwd) if cwd is not None else _current_directory(), os.getpid()),
+        **_job_variables(environ),
+    }
+    facts = {key: cut(value, VALUE_BYTES_MAX) for key, value in found.items() if value}
+    facts["command"] = describe_command(sys.argv if argv is None else argv)
+    return facts
+
+
+def author(environ: Mapping[str, str] | None = None, credential_principal: str | None = None) -> str:
+    """Return who is writing: VDS_AUTHOR, else the credential's principal, else the user of this machine."""
+    environ = os.environ if environ is None else environ
+    name = environ.get("VDS_AUTHOR") or credential_principal or _find_user(environ) or "unknown"
+    return cut(name, VALUE_BYTES_MAX)
+
+
+def describe_command(argv: Iterable[str]) -> str:
+    """Return a command line as a shell would read it, without its secrets, at most 4 KiB."""
+    shown, secret_follows = [], False
+    for argument in argv:
+        if secret_follows and not argument.startswith("--"):
+            shown.append("***")
+        else:
+            shown.append(shlex.quote(_SECRET_SHAPE.sub("***", redact(cut(argument, COMMAND_BYTES_MAX)))))
+        secret_follows = _SECRET_FLAG.fullmatch(argument) is not None
+    return cut(" ".join(shown), COMMAND_BYTES_MAX)
+
+
+def cut(text: str, bytes_max: int) -> str:
+    """Return `text` as valid Unicode on one line, at most `bytes_max` bytes of UTF-8, its end marked when cut."""
+    clean = text.encode(errors="backslashreplace").decode()
+    clean = "".join(character if character.isprintable() else " " for character in clean).strip()
+    encoded = clean.encode()
+    if len(encoded) <= bytes_max:
+        return clean
+    return encoded[: bytes_max - len("…".encode())].decode(errors="ignore") + "…"
+
+
+def _job_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    prefixed = sorted(name for name in environ if name.startswith(_VARIABLE_PREFIXES))[:NAMED_VALUES_MAX]
+    found = {}
+    for name in (*_VARIABLES, *prefixed):
+        whole = _USERINFO.sub(r"\1", environ.get(name, ""))
+        value = cut(whole, VALUE_BYTES_MAX)
+        # What looks like a secret is left out whole: half of one, or its place, is of no use to anyone.
+        if value and redact(value) == value and not _SECRET_SHAPE.search(whole):
+            found[name] = value
+    return found
+
+
+def _find_user(environ: Mapping[str, str]) -> str:
+    for name in _USER_VARIABLES:
+        if environ.get(name):
+            return environ[name]
+    try:
+        import pwd  # not on Windows, where USERNAME is always set
+
+        return pwd.getpwuid(os.getuid()).pw_name
+    except (ImportError, KeyError):
+        return f"uid {os.getuid()}" if hasattr(os, "getuid") else ""
+
+
+def _current_directory() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError:  # it was removed
+        return ""
+
+
+@functools.lru_cache(maxsize=16)
+def _git_facts(cwd: str, pid: int) -> dict[str, str]:
+    # `pid` is part of the cache's key: a forked worker may run long after its parent asked.
+    if not cwd or (commit := _git(cwd, "rev-parse", "--verify", "HEAD")) is None:
+        return {}
+    facts = {"git.commit": commit}
+    if (changes := _git(cwd, "status", "--porcelain", "--untracked-files=no")) is not None:
+        facts["git.dirty"] = "true" if changes else "false"
+    return facts
+
+
+def _git(cwd: str, *arguments: str) -> str | None:
+    # Without optional locks `git status` writes nothing, so it cannot disturb a git command of the user's.
+    environ = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    try:
+        done = subprocess.run(
+            ["git", "-C", cwd, *arguments],
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=GIT_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):  # no git, or it took too long
+        return None
+    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else None
