@@ -1,0 +1,1 @@
+"""What vds costs: run with `python -m benchmarks`."""
