@@ -75,25 +75,25 @@ def find_store_settings(
         InvalidInputError: VDS_STORE is empty; a settings file does not parse, has an unknown key, or holds a secret.
     """
     environ = os.environ if environ is None else environ
-    files = _read_files(environ, Path.cwd() if cwd is None else cwd)
     index = index or environ.get("VDS_INDEX") or None
-    if name_or_url is not None:
-        return _settings(name_or_url, index, "the call", files)
-    if "VDS_STORE" in environ:
-        return _settings(environ["VDS_STORE"], index, "VDS_STORE", files)
+    said, source = (name_or_url, "the call") if name_or_url is not None else (environ.get("VDS_STORE"), "VDS_STORE")
+    if said is not None and is_location(said):
+        return StoreSettings(said, index, source)  # no file is read: a broken one is no obstacle to who needs none
+    files = _read_files(environ, Path.cwd() if cwd is None else cwd)
+    if said is not None:
+        return _named(said, index, source, files)
     for file in files:
         if file.default is not None:
-            found = _settings(file.default[0], None, str(file.path), files)
-            return StoreSettings(found.url, index or file.default[1] or found.index, found.source)
+            url, own_index = file.default
+            index = index or own_index
+            return StoreSettings(url, index, str(file.path)) if is_location(url) else _named(url, index, str(file.path), files)
     raise NotFoundError("no store is configured", hint=_INIT_HINT)
 
 
-def _settings(text: str, index: str | None, source: str, files: list[_File]) -> StoreSettings:
+def _named(text: str, index: str | None, source: str, files: list[_File]) -> StoreSettings:
     if not text:
         # An empty variable is mostly one whose template was not filled in: never fall through to another store.
         raise InvalidInputError(f"the store given by {source} is empty", hint=_INIT_HINT)
-    if is_location(text):
-        return StoreSettings(text, index, source)
     for file in files:
         if text in file.named:
             url, own_index = file.named[text]

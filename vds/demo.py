@@ -16,7 +16,7 @@ import tempfile
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ TAG = "prod"
 KEPT_DIRECTORY = ".demo"
 FILES_MIN = 6
 BAD_FILES = 3
+GO = "go\n"
 BLOCK_BYTES = 1024 * 1024
 _SKIPPED = {"__pycache__", "site-packages", ".git", ".vds", KEPT_DIRECTORY}
 
@@ -160,28 +161,29 @@ def _two_jobs(demo: _Demo, store: Store) -> bool:
 
 
 def _run_jobs(demo: _Demo, shares: dict[str, list[str]]) -> dict[str, dict[str, Any] | None]:
-    processes = {}
-    for name, files in shares.items():
-        listing = demo.work / f"{name.replace(' ', '-')}.list"
-        listing.write_bytes(b"\0".join(os.fsencode(file) for file in files))
-        command = [sys.executable, "-m", "vds.demo", str(demo.work / "store"), NAMESPACE, str(demo.source), str(listing), name]
-        processes[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    for process in processes.values():  # both are connected before either may write
-        assert process.stdout is not None
-        process.stdout.readline()
-    for process in processes.values():
-        assert process.stdin is not None
-        try:
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        except BrokenPipeError:
-            continue  # it has ended already; its exit code says so below
     results: dict[str, dict[str, Any] | None] = {}
-    for name, process in processes.items():
-        output = process.communicate()[0]
-        results[name] = json.loads(output) if process.returncode == 0 else None
-        demo.report.check(process.returncode == 0, f"{name} ends with exit code 0 (it was {process.returncode})")
+    with ExitStack() as stack:  # closes the jobs' input and waits for them, whatever happens here
+        processes = {name: stack.enter_context(_start_job(demo, name, files)) for name, files in shares.items()}
+        for process in processes.values():  # both are connected before either may write
+            assert process.stdout is not None
+            process.stdout.readline()
+        for process in processes.values():
+            assert process.stdin is not None
+            with suppress(OSError):  # it has ended already: its exit code says so below
+                process.stdin.write(GO)
+                process.stdin.flush()
+        for name, process in processes.items():
+            output = process.communicate()[0]
+            results[name] = json.loads(output) if process.returncode == 0 else None
+            demo.report.check(process.returncode == 0, f"{name} ends with exit code 0 (it was {process.returncode})")
     return results
+
+
+def _start_job(demo: _Demo, name: str, files: list[str]) -> subprocess.Popen[str]:
+    listing = demo.work / f"{name.replace(' ', '-')}.list"
+    listing.write_bytes(b"\0".join(os.fsencode(file) for file in files))
+    command = [sys.executable, "-m", "vds.demo", str(demo.work / "store"), NAMESPACE, str(demo.source), str(listing), name]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def _check_versions(demo: _Demo, namespace: Namespace, shares: dict[str, list[str]], numbers: dict[str, int]) -> None:
@@ -292,7 +294,8 @@ def run_job(store_url: str, namespace: str, root: str, listing: str, name: str) 
     with vds.connect(store_url, index="embedded") as store:
         sys.stdout.write("ready\n")
         sys.stdout.flush()
-        sys.stdin.readline()
+        if sys.stdin.readline() != GO:
+            sys.exit("error: the demo was stopped")
         result = store.namespace(namespace).upload_files(files, relative_root=root, show_progress=False, message=name)
         sys.stdout.write(json.dumps({"number": result.version.number, "uri": result.uri, "seconds": result.seconds}))
 
@@ -302,3 +305,5 @@ if __name__ == "__main__":
         run_job(*sys.argv[1:])
     except VdsError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -55,12 +55,14 @@ def parallel_map(
     weigh: Callable[[T], int] | None = None,
     in_flight_bytes_max: int = IN_FLIGHT_BYTES_MAX,
     ordered: bool = True,
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """Yield `function(item)` for every item, computed in parallel.
 
     An item counts as in flight from the moment it is pulled until its result is yielded. One that is heavier than
     `in_flight_bytes_max` goes alone. Unordered results do not wait for a slow neighbour: a transfer of files of very different
     sizes needs that, or one large file would idle all other workers.
+
+    Use `contextlib.closing` around a loop that may be left early, or the workers are joined only when the iterator is collected.
 
     Args:
         function: called in worker threads.
@@ -83,6 +85,23 @@ def parallel_map(
             yield from flight.results()
     finally:
         flight.land()
+
+
+def grouped(items: Iterable[T], weigh: Callable[[T], int], *, count_max: int, bytes_max: int) -> Iterator[list[T]]:
+    """Cut items into lists for `parallel_map`: handing over a list costs as much as handing over one small item.
+
+    A list ends when it has `count_max` items or reaches `bytes_max`, so that heavy items are spread over the workers.
+    """
+    group: list[T] = []
+    group_bytes = 0
+    for item in items:
+        group.append(item)
+        group_bytes += weigh(item)
+        if len(group) == count_max or group_bytes >= bytes_max:
+            yield group
+            group, group_bytes = [], 0
+    if group:
+        yield group
 
 
 class _Flight(Generic[T, R]):

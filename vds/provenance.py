@@ -142,17 +142,18 @@ def _git_facts(cwd: str, pid: int) -> dict[str, str]:
     if not cwd or (commit := _git(cwd, "rev-parse", "--verify", "HEAD")) is None:
         return {}
     facts = {"git.commit": commit}
-    if (changes := _git(cwd, "status", "--porcelain", "--untracked-files=no")) is not None:
+    if (changes := _git(cwd, "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty")) is not None:
         facts["git.dirty"] = "true" if changes else "false"
     return facts
 
 
 def _git(cwd: str, *arguments: str) -> str | None:
-    # Without optional locks `git status` writes nothing, so it cannot disturb a git command of the user's.
+    # Without optional locks `git status` writes nothing, so it cannot disturb a git command of the user's; without the monitor it
+    # starts no program that the repository names.
     environ = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
     try:
         done = subprocess.run(
-            ["git", "-C", cwd, *arguments],
+            ["git", "-c", "core.fsmonitor=false", "-C", cwd, *arguments],
             env=environ,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -24,7 +24,7 @@ from azure.identity import DefaultAzureCredential
 from azure.storage.blob import BlobBlock, BlobSasPermissions, ContainerClient, ExponentialRetry, generate_blob_sas
 
 from vds.blobs.answers import Asked, BlobMissingError, RangeError, answer_error, no_answer_error, no_token_error
-from vds.blobs.credential import Credential, choose_credential
+from vds.blobs.credential import Credential, choose_credential, principal_of
 from vds.blobs.driver import Blob, Block, Buffer, check_key, check_metadata
 from vds.blobs.location import AZURITE_ACCOUNT, AzureLocation
 from vds.errors import (
@@ -247,6 +247,14 @@ class AzureDriver:
                 return False  # a condition on what is not there counts as not met
             raise
         return True
+
+    def find_principal(self) -> str | None:
+        """Return the user or application that our token names; None with a key or a SAS, which name nobody."""
+        if self._credential.key or self._credential.sas:
+            return None
+        with self._translated("ask for a token"):
+            self._opened()
+            return principal_of(self._token.get_token(_STORAGE_SCOPE).token)
 
     def close(self) -> None:
         """Let go of connections; idempotent. A later call opens new ones."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,3 +136,20 @@ def _checked_key(text: str, origin: str) -> str:
     except (binascii.Error, ValueError):
         pass
     raise InvalidInputError(f"{origin} is no account key: it is not base64", hint=_FORMS)
+
+
+def principal_of(token: str) -> str | None:
+    """Return the user or application that a JSON web token names, or None when it names nobody in a way we know.
+
+    The token is not verified: it is our own, and the name is for the log.
+
+    Source: https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference
+    """
+    try:
+        payload = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (IndexError, ValueError):
+        return None
+    names = ("upn", "preferred_username", "unique_name", "appid", "oid")
+    found = [claims.get(name) for name in names] if isinstance(claims, dict) else []
+    return next((str(value)[:200] for value in found if value), None)

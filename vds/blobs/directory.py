@@ -178,6 +178,9 @@ class DirectoryDriver:
             shutil.rmtree(self._meta / key, ignore_errors=True)
             return deleted
 
+    def find_principal(self) -> None:
+        """Return None: nobody is asked who they are here."""
+
     def close(self) -> None:
         """Do nothing: no file stays open between calls."""
 

@@ -146,6 +146,10 @@ class BlobDriver(Protocol):
         """Delete the blob; False when it was not there. `ConflictError` when `etag` is given and differs."""
         ...
 
+    def find_principal(self) -> str | None:
+        """Return who the service takes us for, where the credential says so; it may ask for a token. Never a secret."""
+        ...
+
     def close(self) -> None:
         """Let go of connections; idempotent."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -118,7 +118,7 @@ def read_object(driver: BlobDriver, placement: Placement, digest_raw: bytes, *, 
 
 def read_chunks(
     driver: BlobDriver, placement: Placement, digest_raw: bytes, *, limits: Limits = TRANSFER_LIMITS
-) -> Iterator[bytes]:
+) -> Generator[bytes, None, None]:
     """Yield the bytes of one object in order, in pieces of at most 8 MiB that are read in parallel.
 
     The digest covers the whole object, so a piece must not be believed until the iterator has ended without an error.

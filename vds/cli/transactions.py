@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from vds.cli.shell import Shell
 from vds.cli.text import columns, moment_text
 from vds.cli.upload import check_sources
 from vds.model.ref import format_moment
+
+if TYPE_CHECKING:
+    from vds.store import Transaction
 
 
 def add_to(group: click.Group) -> None:
@@ -73,11 +76,9 @@ def _add_add(tx: click.Group) -> None:
 
         All of it or nothing.
         """
-        import vds
-
         is_directory = os.path.isdir(source)
         patterns = check_sources([source] if is_directory else [], [] if is_directory else [source], given)
-        with vds.join(token).part(part_name) as part:
+        with join(shell, token).part(part_name) as part:
             if is_directory:
                 part.upload(source, target_path, show_progress=shell.shows_progress, **patterns)
             else:
@@ -94,9 +95,7 @@ def _add_commit(tx: click.Group) -> None:
 
         Two parts with one path and different bytes are a conflict.
         """
-        import vds
-
-        answer_result(shell, vds.join(token).commit(expected_parts=expected_parts), "committed")
+        answer_result(shell, join(shell, token).commit(expected_parts=expected_parts), "committed")
 
 
 def _add_abort(tx: click.Group) -> None:
@@ -104,10 +103,20 @@ def _add_abort(tx: click.Group) -> None:
     @click.argument("token")
     def abort(shell: Shell, token: str) -> None:
         """Drop a transaction with all its parts."""
-        import vds
-
-        vds.join(token).abort()
+        join(shell, token).abort()
         shell.answer(text="aborted", quiet=(), document={"token": token, "aborted": True})
+
+
+def join(shell: Shell, token: str) -> Transaction:
+    """Join a transaction, in the store that its token names."""
+    import vds
+
+    if shell.store:
+        raise click.UsageError("the token names the store: drop --store")
+    if shell.index:
+        # A joined store finds the password of its index where this process has it: in the environment.
+        os.environ["VDS_INDEX"] = shell.index
+    return vds.join(token)
 
 
 def _add_list(tx: click.Group) -> None:

@@ -27,8 +27,8 @@ def get_namespace(doors: Doors, name: str) -> NamespaceRow:
     return row
 
 
-def ensure_namespace(doors: Doors, name: str) -> tuple[NamespaceRow, bool]:
-    """Return the namespace called `name`, and whether this call made it.
+def ensure_namespace(doors: Doors, name: str) -> NamespaceRow:
+    """Return the namespace called `name`, made if it is not there.
 
     One name has one id for ever: it is claimed in the container before the index learns of it, so that two indexes, or a crash
     in between, cannot give it two.
@@ -43,10 +43,9 @@ def ensure_namespace(doors: Doors, name: str) -> tuple[NamespaceRow, bool]:
         row, record = doors.index.run(lambda connection: _add(connection, doors, name, uid))
         if record is not None:
             publish(doors, record.line, record.owner_id, record.number)
-            return row, True
     if row.name != name:
         raise ConflictError(f"namespace {row.name!r} exists, {name!r} differs from it only in case", hint=f"write to {row.name}")
-    return row, False
+    return row
 
 
 def _claim_name(doors: Doors, name: str) -> str:

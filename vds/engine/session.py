@@ -56,7 +56,7 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An open session and its main part."""
+    """An open session and its main part; `created_namespace` says that the namespace had no version before it."""
 
     namespace: NamespaceRow
     created_namespace: bool
@@ -81,7 +81,7 @@ def open_session(doors: Doors, namespace_name: str, intent: Intent, *, ttl_hours
     intent.check()
     if not 0 < ttl_hours <= 24 * 365:
         raise InvalidInputError(f"ttl_hours {ttl_hours!r} is not between 0 and 8760")
-    namespace, created = ensure_namespace(doors, namespace_name)
+    namespace = ensure_namespace(doors, namespace_name)
     flush_overdue(doors, namespace)
     namespace = check_namespace_fresh(doors, namespace)
 
@@ -102,7 +102,7 @@ def open_session(doors: Doors, namespace_name: str, intent: Intent, *, ttl_hours
         return upload, add_part(connection, doors.store.id, upload.id, "")
 
     upload, part_id = doors.index.run(work)
-    return Session(namespace, created, upload, part_id)
+    return Session(namespace, namespace.head == 0, upload, part_id)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from vds.errors import CorruptionError, FormatError, InvalidInputError
+from vds.errors import CorruptionError, FormatError
 from vds.files.place import Target
 from vds.files.scan import OWN_DIRECTORY
 from vds.model.batch import batched
@@ -73,8 +73,8 @@ def find_record(target: Target) -> PlacedRecord | None:
             header = json.loads(next(lines, ""))
             if header["vds_checkout"] != _FORMAT:
                 raise FormatError(f"the record of {target.root!r} has format {header['vds_checkout']!r}", hint="upgrade vds")
-            return PlacedRecord(header["uri"], header["complete"], [_decode(line) for line in lines])
-        except (KeyError, TypeError, ValueError, InvalidInputError) as err:
+            return PlacedRecord(str(header["uri"]), bool(header["complete"]), [_decode(line) for line in lines])
+        except (KeyError, TypeError, ValueError, RecursionError) as err:  # InvalidInputError is a ValueError
             raise CorruptionError(
                 f"the record {RECORD_PATH!r} in {target.root!r} cannot be read: {err}",
                 hint="remove it and check out again: what is there then counts as yours",

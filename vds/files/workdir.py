@@ -20,6 +20,7 @@ if sys.platform != "win32":
 
 RUNS_DIRECTORY = f"{OWN_DIRECTORY}/work"
 _LOCK = "lock"
+_ATTEMPTS_MAX = 10
 _ABANDONED_S = 24 * 3600  # only counts where files cannot be locked
 _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
 
@@ -33,8 +34,15 @@ class WorkDirectory:
         self._lock_descriptor = -1
         with folders.open(RUNS_DIRECTORY, create=True) as runs:
             self._remove_dead(runs)
-        while not self._is_locked():
-            pass  # another run took it for a dead one's in the moment between its making and its locking
+        for attempt in range(_ATTEMPTS_MAX):
+            try:
+                if self._is_locked():
+                    break
+            except FileNotFoundError:
+                # A run that ended just now took the empty directories above along.
+                if attempt == _ATTEMPTS_MAX - 1:
+                    raise
+            folders.forget(OWN_DIRECTORY)
         self.folder = folders.borrow(self._path)
         """The open directory; valid until `close`."""
 
@@ -63,8 +71,8 @@ class WorkDirectory:
                 found = None
         if found is not None and found.st_ino == os.fstat(self._lock_descriptor).st_ino:
             return True
+        # Another run took it for a dead one's in the moment between its making and its locking.
         os.close(self._lock_descriptor)
-        self._folders.forget(self._path)
         return False
 
     def _remove_dead(self, runs: Folder) -> None:

@@ -111,8 +111,10 @@ def commit_staged(connection: Connection, area: Area, planned: Planned, terms: C
     if (place := find_commit_place(connection, area.store_id, terms.commit_id)) is not None:
         return Committed(place.number, True, planned.counts)
     state = lock_upload(connection, terms.upload_id)
-    if state == "committed":  # it changed nothing, and so made no version
-        return Committed(lock_namespace(connection, area.namespace_id).head, False, NO_CHANGES)
+    if state == "committed":
+        if (place := find_commit_place(connection, area.store_id, terms.commit_id)) is not None:
+            return Committed(place.number, True, planned.counts)  # by another holder, while this one waited for the lock
+        return Committed(lock_namespace(connection, area.namespace_id).head, False, NO_CHANGES)  # it changed nothing
     if state != "open":
         raise ConflictError(f"the transaction was {state} meanwhile", hint="vds tx begin NAMESPACE")
     if gone := _lock_blobs(connection, area):

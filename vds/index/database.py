@@ -65,9 +65,10 @@ class Database:
         """The url without user, password and anything else that is secret: what a store may record."""
         if self.is_sqlite:
             return URL.create("sqlite", database=str(self.path)).render_as_string()
-        query = {key: value for key, value in self._url.query.items() if key not in _PRIVATE_PARAMETERS}
-        open_part = URL.create(self._url.get_backend_name(), None, None, self._url.host, self._url.port, self._url.database, query)
-        return open_part.render_as_string()
+        url = self._url
+        query = {key: value for key, value in url.query.items() if key not in _PRIVATE_PARAMETERS}
+        bare = URL.create(url.get_backend_name(), host=url.host, port=url.port, database=url.database, query=query)
+        return bare.render_as_string()
 
     @property
     def path(self) -> Path:

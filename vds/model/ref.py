@@ -120,7 +120,8 @@ def parse_moment(text: str) -> datetime:
 
 def format_moment(moment: datetime) -> str:
     """Return `moment` as RFC 3339 in UTC with microseconds: the one form that is stored."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # Not strftime: its %Y writes years before 1000 without their zeros on some systems.
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def parse_point(point: str | int | datetime) -> Point:

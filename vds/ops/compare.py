@@ -12,13 +12,13 @@ from typing import Any
 from vds.files.place import Target
 from vds.files.record import PlacedRow
 from vds.files.scan import ScanReport, SourceFile, scan_directory
-from vds.model.batch import batched
 from vds.model.entry import Entry
 from vds.model.path import EntryPath, ancestors
-from vds.pipeline import HASH_WORKERS, parallel_map
+from vds.pipeline import HASH_WORKERS, grouped, parallel_map
 from vds.progress import Progress
 
 _HASHED_AT_ONCE = 64
+_HASHED_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +140,9 @@ def compare(target: Target, entries: Iterable[Entry], rows: Iterable[PlacedRow],
         progress.add(files=len(indices))
         return found
 
-    for batch in parallel_map(read, batched(unread, _HASHED_AT_ONCE), workers=HASH_WORKERS):
-        for index, digest_raw in batch:
+    groups = grouped(unread, lambda index: _size(spots[index]), count_max=_HASHED_AT_ONCE, bytes_max=_HASHED_BYTES)
+    for group in parallel_map(read, groups, workers=HASH_WORKERS):
+        for index, digest_raw in group:
             found = spots[index].found
             assert found is not None
             spots[index] = replace(spots[index], found=replace(found, digest_raw=digest_raw))
@@ -181,6 +182,10 @@ def _found(file: SourceFile, rows: list[PlacedRow]) -> Found:
         if (file.size_bytes, file.modified_ns) == (row.size_bytes, row.modified_ns):
             return Found(file.size_bytes, file.modified_ns, mode, row.digest.raw)
     return Found(file.size_bytes, file.modified_ns, mode)
+
+
+def _size(spot: Spot) -> int:
+    return spot.found.size_bytes if spot.found else 0
 
 
 def _may_equal(spot: Spot) -> bool:

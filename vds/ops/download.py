@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from vds.errors import DownloadError, failures_message
 from vds.files.place import Target
-from vds.model.batch import batched
 from vds.model.entry import Entry
 from vds.model.patterns import Patterns, path_filter
 from vds.ops.placing import ObjectSource, check_target, place_entries
-from vds.pipeline import HASH_WORKERS, TRANSFER_LIMITS, Limits, parallel_map
+from vds.pipeline import HASH_WORKERS, TRANSFER_LIMITS, Limits, grouped, parallel_map
 from vds.progress import Progress
 
 _EXAMINED_AT_ONCE = 64
+_EXAMINED_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,5 +158,5 @@ def find_present(target: Target, entries: Iterable[Entry], progress: Progress) -
         progress.add(files=len(batch))
         return found
 
-    results = parallel_map(examine, batched(entries, _EXAMINED_AT_ONCE), workers=HASH_WORKERS)
-    return {path: present for result in results for path, present in result}
+    groups = grouped(entries, lambda entry: entry.size_bytes, count_max=_EXAMINED_AT_ONCE, bytes_max=_EXAMINED_BYTES)
+    return {path: present for result in parallel_map(examine, groups, workers=HASH_WORKERS) for path, present in result}

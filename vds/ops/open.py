@@ -46,9 +46,12 @@ def create_store(blobs: BlobDriver, make_index: Callable[[str], Database], addre
     index = make_index(uid)
     # The tables first, then the container's record: a crash between them leaves tables nobody refers to, and one after both
     # leaves a store that its own index adopts when it is next opened.
-    upgrade(index)
-    with index.read() as connection:
-        created_us = now_us(connection)
+    try:
+        upgrade(index)
+        with index.read() as connection:
+            created_us = now_us(connection)
+    finally:
+        index.close()  # whoever opens the store makes a door of its own
     record = FormatRecord(
         store=uid,
         format=FORMAT,
@@ -76,13 +79,17 @@ def open_doors(blobs: BlobDriver, index: Database, record: FormatRecord, address
         FormatError: the index has another revision, is not this store's, or is older than it.
         UnavailableError: the index or the container does not answer.
     """
-    check_revision(index)
-    doors = Doors(blobs, index, _get_store(blobs, index, record, address, read_only=read_only), read_only)
-    if doors.store.incarnation != record.incarnation:
-        raise stale_index(f"its incarnation is {doors.store.incarnation}, the store's is {record.incarnation}")
-    if not read_only:
-        flush_line(doors)
-        check_store_fresh(doors)
+    try:
+        check_revision(index)
+        doors = Doors(blobs, index, _get_store(blobs, index, record, address, read_only=read_only), read_only)
+        if doors.store.incarnation != record.incarnation:
+            raise stale_index(f"its incarnation is {doors.store.incarnation}, the store's is {record.incarnation}")
+        if not read_only:
+            flush_line(doors)
+            check_store_fresh(doors)
+    except BaseException:
+        index.close()
+        raise
     return doors
 
 

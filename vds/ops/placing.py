@@ -8,6 +8,7 @@ goes wrong with everything (the service is away, the disk is full) stops at once
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -106,10 +107,11 @@ def place_entries(
         in_flight_bytes_max=limits.in_flight_bytes_max,
         ordered=False,
     )
-    for part in chain(results, (_carry_out(source.driver, target, limits, task) for task in alone)):
-        outcome.placed.extend(part.placed)
-        outcome.failures.update(part.failures)
-        progress.add(files=len(part.placed), bytes=sum(file.entry.size_bytes for file in part.placed))
+    with closing(results):
+        for part in chain(results, (_carry_out(source.driver, target, limits, task) for task in alone)):
+            outcome.placed.extend(part.placed)
+            outcome.failures.update(part.failures)
+            progress.add(files=len(part.placed), bytes=sum(file.entry.size_bytes for file in part.placed))
     return outcome
 
 
@@ -174,7 +176,8 @@ def _place_one(
             _place(target, entry, pieces, outcome)
         return
     for entry in entries:  # read again for each: not held in memory, and copies of large files are rare
-        _place(target, entry, read_chunks(driver, item.placement, item.digest_raw, limits=limits), outcome)
+        with closing(read_chunks(driver, item.placement, item.digest_raw, limits=limits)) as chunks:
+            _place(target, entry, chunks, outcome)
 
 
 def _place(target: Target, entry: Entry, chunks: Iterable[Buffer], outcome: Outcome) -> None:

@@ -82,14 +82,23 @@ def stage(doors: Doors, sender: Sender, part_id: int, source: Source) -> Staged:
     # Rows go in by the thousand while bytes are still leaving, in transactions of their own: other writers are not held up.
     for chunk in batched(rows, ROWS_A_TRANSACTION):
         doors.index.run(partial(_insert, doors, chunk))
-    if failures := outcome.report.failures:
+    check_failures(outcome.report)
+    _warn(source, outcome)
+    return outcome
+
+
+def check_failures(report: ScanReport) -> None:
+    """Check that every file asked for was read.
+
+    Raises:
+        UploadError: some were not; each is named.
+    """
+    if failures := report.failures:
         raise UploadError(
             failures_message("uploaded", failures),
             failures=failures,
             hint="nothing was committed; mend these files, or leave them out with ignore_patterns",
         )
-    _warn(source, outcome)
-    return outcome
 
 
 def _warn(source: Source, outcome: Staged) -> None:

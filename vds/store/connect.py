@@ -100,7 +100,11 @@ def upgrade_index(
     record = find_format(blobs, read_only=False)
     if record is None:
         raise not_a_store(blobs.url)
-    return upgrade(_find_index(blobs, record, settings.index, read_only=False))
+    database = _find_index(blobs, record, settings.index, read_only=False)
+    try:
+        return upgrade(database)
+    finally:
+        database.close()
 
 
 def reopen(address: Address) -> Doors:

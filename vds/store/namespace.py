@@ -15,16 +15,19 @@ from vds.engine.resolve import resolve_point
 from vds.engine.send import Sender, Tally
 from vds.engine.session import TTL_HOURS, Intent, Session, session
 from vds.errors import InvalidInputError
+from vds.files.scan import ScanReport
 from vds.index.commit import Committed
 from vds.index.plan import Left, SourceView
-from vds.index.versions import list_versions
+from vds.index.stores import NamespaceRow, find_namespace
+from vds.index.versions import empty_version, list_versions
 from vds.model.entry import Change
 from vds.model.path import EntryPath, directory_path
 from vds.model.patterns import Patterns
 from vds.model.ref import Point, parse_name, parse_point
+from vds.model.version import NO_PARENT
 from vds.ops.copy import CopyPlan
 from vds.ops.restore import RevertPlan, RollbackPlan, find_tags_left
-from vds.ops.upload import Source, UploadPlan, check_options, directory_source, files_source, stage
+from vds.ops.upload import Source, UploadPlan, check_failures, check_options, directory_source, files_source, stage
 from vds.progress import Progress, open_progress
 from vds.store.handle import Handle
 from vds.store.results import UploadResult
@@ -268,6 +271,8 @@ class Namespace:
     def _upload_once(self, source: Source, intent: Intent, options: UploadOptions, progress: Progress) -> UploadResult:
         started = time.monotonic()
         doors = self._handle.doors
+        if options.dry_run and not self._exists():
+            return self._foresee_first(source, started, progress)
         with session(doors, self.name, intent) as opened:
             progress.stage("sending")
             with Sender(doors, opened.upload.id, progress, is_dry=options.dry_run) as sender:
@@ -277,6 +282,31 @@ class Namespace:
             progress.stage("committing")
             committed = _carry_out(doors, opened, made.request(doors, opened, intent), dry_run=options.dry_run)
         return self._result(opened, committed, made.left, source.target, started, tally=sender.tally, dry_run=options.dry_run)
+
+    def _exists(self) -> bool:
+        doors = self._handle.doors
+        with doors.index.read() as connection:
+            return find_namespace(connection, doors.store.id, self.name) is not None
+
+    def _foresee_first(self, source: Source, started: float, progress: Progress) -> UploadResult:
+        """Return what the first upload to this namespace would do, without making the namespace."""
+        report, files = ScanReport(), 0
+        with Sender(self._handle.doors, 0, progress, is_dry=True) as sender:
+            for _ in sender.send_files(source.scan(report), report.failures):
+                files += 1
+        check_failures(report)
+        nowhere = NamespaceRow(0, self._handle.doors.store.id, "", self.name, 0, NO_PARENT, 0, 0)
+        return UploadResult(
+            version=Version.of(self._handle, nowhere, empty_version(nowhere)),
+            created=False,
+            created_namespace=True,
+            target_path=source.target,
+            uploaded=files,
+            bytes_read=sender.tally.bytes_read,
+            objects_new=sender.tally.objects_new,
+            seconds=time.monotonic() - started,
+            dry_run=True,
+        )
 
     def _result(
         self,

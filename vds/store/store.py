@@ -147,11 +147,12 @@ class Store:
         )
 
     def namespaces(self, prefix: str = "") -> list[NamespaceInfo]:
-        """Return the namespaces called `prefix` or `prefix/…`, by name."""
+        """Return the namespaces called `prefix` or `prefix/…` that have a version, by name."""
         doors = self._handle.doors
         with doors.index.read() as connection:
             rows = list(list_namespaces(connection, doors.store.id, prefix.rstrip("/")))
-        return [NamespaceInfo(row.name, row.visible, moment_of(row.created_us)) for row in rows]
+        # A name that was claimed by a write which then failed is not there yet.
+        return [NamespaceInfo(row.name, row.visible, moment_of(row.created_us)) for row in rows if row.visible]
 
     def datasets(self, prefix: str = "") -> list[DatasetInfo]:
         """Return the datasets called `prefix` or `prefix/…`, by name."""

@@ -58,6 +58,7 @@ class _Writer:
         self._lock = threading.RLock()
         self._sender: Sender | None = None
         self._result = UploadTotals()
+        self._open_paths: list[str] = []
 
     def upload(
         self,
@@ -117,6 +118,7 @@ class _Writer:
             raise InvalidInputError(f"mode {mode!r} is not 'wb'", hint="for text: io.TextIOWrapper(tx.open(path))")
         place = entry_path(path)
         with self._lock:
+            self._open_paths.append(place)
             return IncomingFile(self, place, self._bytes_sender().open_stream())
 
     @property
@@ -145,6 +147,8 @@ class _Writer:
         """Called after each single file; a part or a joined transaction makes its bytes durable at once."""
 
     def _finish_bytes(self) -> None:
+        if self._open_paths:
+            raise InvalidInputError(f"{self._open_paths[0]!r} is still open for writing", hint="close it before the commit")
         if self._sender is not None:
             self._sender.finish()
 
@@ -195,10 +199,11 @@ class IncomingFile(io.RawIOBase):
         if self.closed:
             return
         try:
-            if not self._failed:
-                digest, size_bytes = self._stream.finish()
-                writer = self._writer
-                with writer._lock:
+            writer = self._writer
+            with writer._lock:
+                writer._open_paths.remove(self._path)
+                if not self._failed:
+                    digest, size_bytes = self._stream.finish()
                     ops.put_digest(writer._doors, writer._opened, self._path, digest, size_bytes, time.time_ns())
         finally:
             self._stream.drop()
