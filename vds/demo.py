@@ -162,8 +162,10 @@ def _two_jobs(demo: _Demo, store: Store) -> bool:
 
 def _run_jobs(demo: _Demo, shares: dict[str, list[str]]) -> dict[str, dict[str, Any] | None]:
     results: dict[str, dict[str, Any] | None] = {}
-    with ExitStack() as stack:  # closes the jobs' input and waits for them, whatever happens here
+    with ExitStack() as stack:
         processes = {name: stack.enter_context(_start_job(demo, name, files)) for name, files in shares.items()}
+        for process in processes.values():
+            stack.callback(process.kill)  # no job outlives the demo when it is stopped; one that has ended is left alone
         for process in processes.values():  # both are connected before either may write
             assert process.stdout is not None
             process.stdout.readline()

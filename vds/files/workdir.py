@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import suppress
 
+from vds.errors import ConflictError
 from vds.files.folders import Folder, Folders
 from vds.files.scan import OWN_DIRECTORY
 
@@ -20,7 +21,7 @@ if sys.platform != "win32":
 
 RUNS_DIRECTORY = f"{OWN_DIRECTORY}/work"
 _LOCK = "lock"
-_ATTEMPTS_MAX = 10
+_ATTEMPTS_MAX = 100
 _ABANDONED_S = 24 * 3600  # only counts where files cannot be locked
 _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
 
@@ -32,10 +33,9 @@ class WorkDirectory:
         self._folders = folders
         self._path = f"{RUNS_DIRECTORY}/{secrets.token_hex(10)}"
         self._lock_descriptor = -1
-        with folders.open(RUNS_DIRECTORY, create=True) as runs:
-            self._remove_dead(runs)
         for attempt in range(_ATTEMPTS_MAX):
             try:
+                self._remove_dead()
                 if self._is_locked():
                     break
             except FileNotFoundError:
@@ -75,38 +75,48 @@ class WorkDirectory:
         os.close(self._lock_descriptor)
         return False
 
-    def _remove_dead(self, runs: Folder) -> None:
-        for name in _names(runs):
+    def _remove_dead(self) -> None:
+        with self._folders.open(RUNS_DIRECTORY, create=True) as runs:
+            names = _names(runs)
+        for name in names:
             path = f"{RUNS_DIRECTORY}/{name}"
             # Whatever cannot be looked at or removed (another user's, a stray file) is left: it only takes space.
-            with suppress(OSError), self._folders.open(path) as run:
-                if _is_dead(run):
-                    for left in _names(run):
-                        os.unlink(run.at(left), dir_fd=run.descriptor)
-                    os.rmdir(runs.at(name), dir_fd=runs.descriptor)
+            with suppress(OSError, ConflictError), self._folders.open(path) as run:
+                _remove_if_dead(self._folders, path, run)
             self._folders.forget(path)
 
 
-def _is_dead(run: Folder) -> bool:
+def _remove_if_dead(folders: Folders, path: str, run: Folder) -> None:
     if sys.platform == "win32":
-        # A file that someone holds open cannot be removed there.
-        try:
-            os.unlink(run.at(_LOCK))
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False
-        return True
+        with suppress(FileNotFoundError):
+            os.unlink(run.at(_LOCK))  # fails while its owner holds it open
+        _remove(folders, path, run)
+        return
     descriptor = os.open(run.at(_LOCK), _FLAGS, 0o600, dir_fd=run.descriptor)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return os.fstat(descriptor).st_mtime < time.time() - _ABANDONED_S
+        # Held until all is removed: whoever waits for it then finds that its file is gone, and begins anew.
+        if _is_free(descriptor):
+            _remove(folders, path, run)
     finally:
         os.close(descriptor)
+
+
+def _is_free(descriptor: int) -> bool:
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return os.fstat(descriptor).st_mtime < time.time() - _ABANDONED_S
     return True
+
+
+def _remove(folders: Folders, path: str, run: Folder) -> None:
+    for name in _names(run):
+        os.unlink(run.at(name), dir_fd=run.descriptor)
+    with folders.open(RUNS_DIRECTORY) as runs:
+        os.rmdir(runs.at(path.rpartition("/")[2]), dir_fd=runs.descriptor)
 
 
 def _names(folder: Folder) -> list[str]:

@@ -263,8 +263,15 @@ def _overlap(connection: Connection, area: Area, window: dict[str, int], which: 
 
 
 def _clashes_with_touched(connection: Connection, area: Area, window: dict[str, int]) -> list[str]:
-    """Return paths others added in the window that are a directory of ours, or a file where we have a directory."""
-    added = f"SELECT path FROM entry WHERE store_id = :s AND namespace_id = :n AND first_version > :low AND end_version = {OPEN}"
+    """Return paths others wrote in the window that are a directory of ours, or a file where we have a directory.
+
+    What ours removes is no part of the result, and clashes with nothing.
+    """
+    added = (
+        f"SELECT e.path FROM entry e WHERE e.store_id = :s AND e.namespace_id = :n AND e.first_version > :low"
+        f" AND e.end_version = {OPEN} AND NOT EXISTS (SELECT 1 FROM staged r WHERE r.store_id = :s AND r.part_id = :p"
+        " AND r.path = e.path AND r.kind = 2)"
+    )
     above = connection.execute(
         text(
             f"SELECT t.path FROM ({added}) t WHERE EXISTS (SELECT 1 FROM staged s WHERE s.store_id = :s AND s.part_id = :p"

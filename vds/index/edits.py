@@ -56,6 +56,13 @@ def remove_paths(connection: Connection, area: Area, base: int, path: str, *, wa
         ),
         values,
     ).scalar_one()
+    connection.execute(  # what was read stays read: it is in the base, so its row becomes the removal
+        text(
+            "UPDATE staged SET kind = 2, changed = 1, digest = NULL, size_bytes = 0, mode = 0, modified_ns = 0"
+            f" WHERE store_id = :s AND part_id = :p AND kind = 1 AND was_read = 1 AND {staged_under}"
+        ),
+        values,
+    )
     connection.execute(text(f"DELETE FROM staged WHERE store_id = :s AND part_id = :p AND kind = 1 AND {staged_under}"), values)
     connection.execute(
         text(

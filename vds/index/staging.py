@@ -218,6 +218,13 @@ def list_parts(connection: Connection, store_id: int, upload_id: int) -> Sequenc
 def move_rows(connection: Connection, store_id: int, source: int, target: int) -> None:
     """Move all rows of one part into another; where both name a path, the moved row stands. The source is forgotten."""
     ids = {"s": store_id, "source": source, "target": target}
+    connection.execute(  # what was read stays read, whatever is written there now
+        text(
+            "UPDATE staged SET was_read = 1 WHERE store_id = :s AND part_id = :source AND path IN"
+            " (SELECT path FROM staged WHERE store_id = :s AND part_id = :target AND was_read = 1)"
+        ),
+        ids,
+    )
     connection.execute(
         text(
             "DELETE FROM staged WHERE store_id = :s AND part_id = :target AND path IN"

@@ -115,10 +115,15 @@ def _check_address(record: FormatRecord, address: str) -> None:
         InvalidInputError: it is another one.
     """
     if address != record.index:
-        where = f"the embedded one on host {record.host!r}" if record.index == EMBEDDED else record.index
-        raise InvalidInputError(
-            f"this store is served by another index: {where}, not {address}", hint="leave index out: the store names its own"
-        )
+        raise other_index(record, address)
+
+
+def other_index(record: FormatRecord, address: str) -> InvalidInputError:
+    """Return the error for an index that is not the one which serves the store."""
+    where = f"the embedded one on host {record.host!r}" if record.index == EMBEDDED else record.index
+    return InvalidInputError(
+        f"this store is served by another index: {where}, not {address}", hint="leave index out: the store names its own"
+    )
 
 
 def not_a_store(url: str) -> NotFoundError:

@@ -22,7 +22,7 @@ from vds.errors import FormatError, InvalidInputError
 from vds.index.database import Database
 from vds.index.migrate import upgrade
 from vds.model.format import FormatRecord
-from vds.ops.open import EMBEDDED, create_store, find_format, not_a_store, open_doors
+from vds.ops.open import EMBEDDED, create_store, find_format, not_a_store, open_doors, other_index
 from vds.store.handle import Address, Handle, find_handle, keep_handle
 from vds.store.store import Store
 from vds.store.transaction import TOKEN_PREFIX, Transaction
@@ -153,6 +153,8 @@ def _create(blobs: BlobDriver, setting: str | None) -> FormatRecord:
 
 def _find_index(blobs: BlobDriver, record: FormatRecord, setting: str | None, *, read_only: bool) -> Database:
     """Return the database that the setting, or else the store, names."""
+    if setting == EMBEDDED and record.index != EMBEDDED:
+        raise other_index(record, EMBEDDED)
     chosen = setting or record.index
     if chosen != EMBEDDED:
         return _database(chosen, read_only=read_only)
