@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import _thread
 import threading
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
-from vds.pipeline import Lane, parallel_map
+from vds.pipeline import Lane, grouped, parallel_map
 
 WAIT_S = 30  # only ever reached by a test that fails
 
@@ -136,7 +137,7 @@ def test_closing_the_iterator_joins_everything() -> None:
     results = parallel_map(lambda item: item, iter(range(10**9)), workers=3)
     assert next(results) == 0
     assert worker_threads() != []
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert worker_threads() == []
 
 
@@ -147,6 +148,27 @@ def test_interrupt_in_a_call_is_raised() -> None:
     with pytest.raises(KeyboardInterrupt):
         list(parallel_map(call, [1, 2, 3]))
     assert worker_threads() == []
+
+
+def test_ctrl_c_while_waiting_joins_everything() -> None:
+    interrupted = threading.Event()
+
+    def call(item: int) -> int:
+        if item == 50:
+            _thread.interrupt_main()
+            interrupted.set()
+        assert item < 50 or interrupted.wait(WAIT_S)
+        return item
+
+    with pytest.raises(KeyboardInterrupt):
+        list(parallel_map(call, iter(range(10**9)), workers=2))
+    assert worker_threads() == []
+
+
+def test_groups_are_bounded_in_number_and_bytes() -> None:
+    assert list(grouped([1, 1, 1, 9, 1, 20, 1], abs, count_max=2, bytes_max=10)) == [[1, 1], [1, 9], [1, 20], [1]]
+    assert list(grouped([5, 1, 20, 3], abs, count_max=9, bytes_max=10)) == [[5, 1, 20], [3]]
+    assert list(grouped([], abs, count_max=9, bytes_max=10)) == []
 
 
 def test_lane_runs_behind_its_caller_and_returns_results_in_order() -> None:

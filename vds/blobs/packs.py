@@ -88,7 +88,8 @@ class PackBuilder:
     def claim(self, digest_raw: bytes, length_bytes: int) -> int:
         """Keep the bytes that were put into `room(length_bytes)` as a member and return its offset."""
         offset = self._used_bytes
-        body = self.room(length_bytes)
+        body = self._buffer[offset : offset + length_bytes]
+        assert len(body) == length_bytes, "claimed more than was lent"
         self._rows.append(_ROW.pack(digest_raw, offset, length_bytes, xxhash.xxh3_64_intdigest(body)))
         self._used_bytes += length_bytes
         return offset

@@ -65,14 +65,11 @@ class WorkDirectory:
             if sys.platform != "win32":
                 with suppress(OSError):  # no locks on this file system: then age decides
                     fcntl.flock(self._lock_descriptor, fcntl.LOCK_EX)
-            try:
-                found = os.stat(own.at(_LOCK), dir_fd=own.descriptor)
-            except FileNotFoundError:
-                found = None
-        if found is not None and found.st_ino == os.fstat(self._lock_descriptor).st_ino:
-            return True
+            if _is_current(own, self._lock_descriptor):
+                return True
         # Another run took it for a dead one's in the moment between its making and its locking.
         os.close(self._lock_descriptor)
+        self._lock_descriptor = -1
         return False
 
     def _remove_dead(self) -> None:
@@ -95,7 +92,7 @@ def _remove_if_dead(folders: Folders, path: str, run: Folder) -> None:
     descriptor = os.open(run.at(_LOCK), _FLAGS, 0o600, dir_fd=run.descriptor)
     try:
         # Held until all is removed: whoever waits for it then finds that its file is gone, and begins anew.
-        if _is_free(descriptor):
+        if _is_free(descriptor) and _is_current(run, descriptor):
             _remove(folders, path, run)
     finally:
         os.close(descriptor)
@@ -110,6 +107,14 @@ def _is_free(descriptor: int) -> bool:
         except OSError:
             return os.fstat(descriptor).st_mtime < time.time() - _ABANDONED_S
     return True
+
+
+def _is_current(folder: Folder, lock_descriptor: int) -> bool:
+    """Return whether the lock that was got is still the one that others see: it may have been removed while it was waited for."""
+    try:
+        return os.path.samestat(os.stat(folder.at(_LOCK), dir_fd=folder.descriptor), os.fstat(lock_descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _remove(folders: Folders, path: str, run: Folder) -> None:
