@@ -12,17 +12,16 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-_SECRETS = (
+_PRIVATE_NAMES = r"(?:password|passwd|pwd|secret|token|credential|api[_-]?key|account[_-]?key|access[_-]?key)"
+_PRIVATE_PATTERNS = (
     # The signature of a SAS, in a query string or on its own.
     re.compile(r"(?i)(\bsig=)[^&\s'\"]+"),
     # Connection strings of Azure Storage.
     re.compile(r"(?i)\b((?:AccountKey|SharedAccessSignature|SharedAccessKey)=)[^;\s'\"]+"),
     re.compile(r"(?i)\b(Authorization['\"]?\s*[:=]\s*['\"]?(?:Bearer|SharedKey|Basic)?\s*)[^\s'\"]+"),
-    # name=value and --name value, where the name says that the value is a secret.
-    re.compile(
-        r"(?i)((?:[\w-]*(?:password|passwd|pwd|secret|token|credential|api[_-]?key|account[_-]?key|access[_-]?key))"
-        r"['\"]?\s*(?:=|:|\s)\s*['\"]?)(?!/)([^\s'\"&;,]+)"
-    ),
+    # name=value and name: value, then --name value, where the name says that the value is a secret.
+    re.compile(rf"(?i)({_PRIVATE_NAMES}['\"]?\s*[=:]\s*['\"]?)(?!/)([^\s'\"&;,]+)"),
+    re.compile(rf"(?i)(--?[\w-]{{0,40}}{_PRIVATE_NAMES}\s+['\"]?)([^\s'\"&;,]+)"),
     # user:password@host in any url.
     re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^/\s:@'\"]*:)[^@\s'\"]+(?=@)"),
 )
@@ -30,7 +29,7 @@ _SECRETS = (
 
 def redact(text: str) -> str:
     """Return `text` with every value that looks like a secret replaced by `***`."""
-    for pattern in _SECRETS:
+    for pattern in _PRIVATE_PATTERNS:
         text = pattern.sub(lambda match: match.group(1) + "***", text)
     return text
 

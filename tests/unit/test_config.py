@@ -90,6 +90,13 @@ def test_empty_variable_is_an_error_not_another_store(work: Path, home: Path) ->
         find(work, home, VDS_STORE="")
 
 
+def test_a_broken_file_does_not_hinder_who_needs_none(work: Path, home: Path) -> None:
+    settings_file(work, "not toml")
+    assert find(work, home, "memory://x").url == "memory://x"
+    with pytest.raises(InvalidInputError):
+        find(work, home, "prod")
+
+
 def test_index_falls_back_to_variable_then_file(work: Path, home: Path) -> None:
     settings_file(work, 'store = "memory://x"\nindex = "embedded"')
     assert find(work, home).index == "embedded"

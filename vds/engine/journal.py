@@ -16,7 +16,7 @@ from vds.engine.doors import Doors
 from vds.errors import FormatError
 from vds.index.database import Connection, now_us
 from vds.index.queue import Line, QueuedRecord, add_record, find_lowest, list_records, remove_record
-from vds.index.stores import NamespaceRow, StoreRow, advance_store_log, lock_store, read_namespace
+from vds.index.stores import NamespaceRow, StoreRow, advance_store_log, find_store, lock_store, read_namespace
 from vds.index.versions import committed_us
 from vds.model.moment import moment_of
 from vds.model.ref import format_moment
@@ -116,9 +116,11 @@ def check_store_fresh(doors: Doors) -> None:
     """
     row = doors.store
     while doors.blobs.find_blob(store_key(row.log_seq + 1)) is not None:
-        now = doors.index.run(lambda connection: lock_store(connection, doors.store.id))
-        if now.log_seq == row.log_seq:
-            raise stale_index(f"the container holds store record {now.log_seq + 1}")
+        # The commit of a record comes before its blob: whoever saw the blob and then reads the index must find it there.
+        with doors.index.read() as connection:
+            now = find_store(connection, doors.store.uid)
+        if now is None or now.log_seq == row.log_seq:
+            raise stale_index(f"the container holds store record {row.log_seq + 1}")
         row = now
 
 

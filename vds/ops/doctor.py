@@ -75,8 +75,6 @@ def _schema(doors: Doors) -> str:
 
 
 def _fresh(doors: Doors) -> str:
-    if doors.read_only:
-        return "not checked: opened for reading"
     check_store_fresh(doors)
     return f"store {doors.store.uid}, incarnation {doors.store.incarnation}"
 

@@ -11,7 +11,6 @@ from vds.engine.doors import Doors
 from vds.engine.journal import check_store_fresh, flush_line, stale_index, store_key
 from vds.errors import BlobExistsError, FormatError, InvalidInputError, NotFoundError
 from vds.index.database import Database, now_us
-from vds.index.migrate import upgrade
 from vds.index.stores import StoreRow, check_revision, find_store, put_store
 from vds.model.format import FORMAT, FORMAT_PREFIX, FormatRecord, format_key
 from vds.model.moment import moment_of
@@ -44,6 +43,8 @@ def create_store(blobs: BlobDriver, make_index: Callable[[str], Database], addre
     blobs.create_container()
     uid = fresh_ulid()
     index = make_index(uid)
+    from vds.index.migrate import upgrade  # here, since alembic takes a quarter of every start-up
+
     # The tables first, then the container's record: a crash between them leaves tables nobody refers to, and one after both
     # leaves a store that its own index adopts when it is next opened.
     try:

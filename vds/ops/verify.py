@@ -68,8 +68,18 @@ def verify(doors: Doors, at: At, path: str, progress: Progress, *, sample: float
 
 
 def _sampled(rows: Iterator[EntryRow], sample: float | None) -> Iterator[EntryRow]:
-    chance = random.SystemRandom()  # another share each time: repeated samples cover everything in the end
-    return rows if sample is None else (row for row in rows if chance.random() < sample)
+    """Yield a random share of the rows, another one each time, and never nothing: "whole" must have been looked at."""
+    chance = random.SystemRandom()
+    spare: EntryRow | None = None
+    chosen = False
+    for row in rows:
+        if sample is None or chance.random() < sample:
+            chosen = True
+            yield row
+        elif spare is None:
+            spare = row
+    if not chosen and spare is not None:
+        yield spare
 
 
 def _check_objects(doors: Doors, wanted: dict[bytes, Placement]) -> dict[bytes, str]:

@@ -20,8 +20,7 @@ from vds.config import data_directory, find_store_settings, is_network_file_syst
 from vds.engine.doors import Doors
 from vds.errors import FormatError, InvalidInputError
 from vds.index.database import Database
-from vds.index.migrate import upgrade
-from vds.model.format import FormatRecord
+from vds.model.format import FORMAT_PREFIX, FormatRecord
 from vds.ops.open import EMBEDDED, create_store, find_format, not_a_store, open_doors, other_index
 from vds.store.handle import Address, Handle, find_handle, keep_handle
 from vds.store.store import Store
@@ -95,6 +94,8 @@ def upgrade_index(
         FormatError: the index is newer than this program.
         NotFoundError: the container is not a store.
     """
+    from vds.index.migrate import upgrade  # here, since alembic takes a quarter of every start-up
+
     settings = find_store_settings(None if url is None else os.fspath(url), index)
     blobs = open_driver(settings.url, credential)
     record = find_format(blobs, read_only=False)
@@ -206,7 +207,13 @@ def _directory(blobs: BlobDriver) -> Path:
 
 
 def _is_empty(root: Path) -> bool:
-    return not root.is_dir() or all(name.startswith(".") for name in os.listdir(root))
+    """Return whether nothing of anyone's is there; a maker that died may have left the directory of its format record."""
+    left = root / FORMAT_PREFIX.rstrip("/")
+    return not root.is_dir() or all(path.name.startswith(".") or (path == left and _is_bare(path)) for path in root.iterdir())
+
+
+def _is_bare(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 _scratch: dict[int, Path] = {}
