@@ -16,7 +16,7 @@ from vds.errors import InvalidInputError, OutcomeUnknownError, UnavailableError
 from vds.index.commit import CommitTerms, OnTouched
 from vds.index.database import Connection
 from vds.index.plan import Area
-from vds.index.staging import NewUpload, UploadRow, add_part, add_upload, end_upload
+from vds.index.staging import NewUpload, UploadRow, add_part, add_upload, end_upload, get_upload
 from vds.index.stores import NamespaceRow
 from vds.model.version import check_labels, check_message
 
@@ -120,6 +120,9 @@ def session(doors: Doors, namespace_name: str, intent: Intent) -> Iterator[Sessi
 
 def drop(doors: Doors, upload: UploadRow) -> bool:
     """Forget what a session staged; False, and harmless, when it was committed or dropped before."""
+    with doors.index.read() as connection:
+        if get_upload(connection, doors.store.id, upload.token).state != "open":
+            return False  # its end forgot the rows too: no need to wait for the right to write
     return doors.index.run(lambda connection: end_upload(connection, doors.store.id, upload.id, "aborted"))
 
 
