@@ -3,7 +3,10 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tempfile
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -139,15 +142,30 @@ def test_two_names_of_one_nfc_form_fail_together(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.skipif(sys.platform == "win32" or not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may list everything")
-def test_an_unreadable_directory_is_a_failure(tmp_path: Path) -> None:
-    make(tmp_path, "closed/file", "open")
-    (tmp_path / "closed").chmod(0)
-    report = ScanReport()
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Give up root's right to list everything, where the tests run as root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
     try:
-        assert paths(tmp_path, report) == ["open"]
+        yield
     finally:
-        (tmp_path / "closed").chmod(0o700)
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such modes on Windows")
+def test_an_unreadable_directory_is_a_failure() -> None:
+    with tempfile.TemporaryDirectory() as directory:  # not tmp_path: its parents are closed to all but their owner
+        root = Path(directory)
+        root.chmod(0o755)
+        make(root, "closed/file", "open")
+        (root / "closed").chmod(0)
+        report = ScanReport()
+        with as_nobody():
+            assert paths(root, report) == ["open"]
+        (root / "closed").chmod(0o700)
     assert report.failures == {"closed": "cannot be listed: Permission denied"}
 
 
