@@ -58,7 +58,9 @@ class VdsError(Exception):
 
 
 def _rebuild(error_type: type[VdsError], attributes: dict[str, Any]) -> VdsError:
-    error = error_type.__new__(error_type)
+    # LookupError's own __new__ refuses a class that is an OSError too, as EntryNotFoundError is.
+    make = OSError.__new__ if issubclass(error_type, OSError) else Exception.__new__
+    error = make(error_type)
     error.__dict__.update(attributes)
     error.args = (error.message,)
     return error

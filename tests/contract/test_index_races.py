@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from tests.unit.index.ledger import Ledger, RolledBackError, Writer, commit_or_raise, digests, members
+from tests.unit.index.ledger import Ledger, RolledBackError, Writer, commit_or_raise, digest_of, digests, members
 from vds.blobs.memory import MemoryDriver
 from vds.engine.doors import Doors
 from vds.engine.namespaces import ensure_namespace
@@ -309,6 +309,21 @@ class TestTwoUploads:
         assert waiting.join() is True
         assert (leading.attempts, waiting.attempts) == (1, 1)
         assert (ledger.blob_state(mine), ledger.blob_state(other)) == ("live", "condemned")
+
+    def test_both_place_objects_in_one_order_whatever_order_they_have_them_in(self, races: Races, ledger: Ledger) -> None:
+        """A third one holds the middle object, so that both are stopped half-way, each holding what it placed so far."""
+        namespace = ledger.namespace()
+        low, middle, high = sorted((b"1", b"2", b"3"), key=digest_of)
+        third, ours, theirs = (ledger.open(namespace).upload.id for _ in range(3))
+        stopper, mine, other = ledger.pending(third), ledger.pending(ours), ledger.pending(theirs)
+        store_id = ledger.store.id
+        stopping = races.paused(lambda c: finish_blob(c, store_id, stopper, third, 1, "e", members(middle)))
+        first = races.blocked(lambda c: finish_blob(c, store_id, mine, ours, 3, "e", members(low, middle, high)))
+        second = races.blocked(lambda c: finish_blob(c, store_id, other, theirs, 3, "e", members(high, middle, low)))
+        assert stopping.let_go() is True
+        assert (first.join(), second.join()) == (True, True)
+        assert (first.attempts, second.attempts) == (1, 1)  # no deadlock, not even one that was retried
+        assert [ledger.blob_state(blob_id) for blob_id in (stopper, mine, other)] == ["live", "live", "condemned"]
 
     def test_the_loser_keeps_its_blob_when_something_in_it_is_new(self, races: Races, ledger: Ledger) -> None:
         namespace = ledger.namespace()

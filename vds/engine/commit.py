@@ -17,7 +17,7 @@ from vds.blobs.objects import fresh_ulid
 from vds.blobs.streams import StreamWriter
 from vds.engine.doors import Doors
 from vds.engine.journal import publish
-from vds.errors import ConflictError, OutcomeUnknownError, UnavailableError
+from vds.errors import ConflictError, OutcomeUnknownError, UnavailableError, VdsError
 from vds.index.commit import BlobsGone, Committed, CommitTerms, PlanAgain, Planned, commit_staged
 from vds.index.database import Connection
 from vds.index.placements import add_pending_blob, revive_blobs
@@ -89,6 +89,18 @@ def plan(doors: Doors, request: CommitRequest, base: int) -> Planned:
     Raises:
         ConflictError: a path would be a file and a directory at once.
     """
+    counts = foresee(doors, request, base)
+    if counts.total == 0:
+        return Planned(base, counts, ChangeListRef(ChangeListEncoder().digest, 0, inline=b""))
+    return Planned(base, counts, _write_changes(doors, request.area, request.terms.upload_id))
+
+
+def foresee(doors: Doors, request: CommitRequest, base: int) -> Counts:
+    """Work out what the commit changes against `base`; nothing is written to the container.
+
+    Raises:
+        ConflictError: a path would be a file and a directory at once.
+    """
     area = request.area
 
     def work(connection: Connection) -> Counts:
@@ -102,10 +114,7 @@ def plan(doors: Doors, request: CommitRequest, base: int) -> Planned:
             )
         return counts
 
-    counts = doors.index.run(work)
-    if counts.total == 0:
-        return Planned(base, counts, ChangeListRef(ChangeListEncoder().digest, 0, inline=b""))
-    return Planned(base, counts, _write_changes(doors, area, request.terms.upload_id))
+    return doors.index.run(work)
 
 
 def _write_changes(doors: Doors, area: Area, upload_id: int) -> ChangeListRef:
@@ -189,7 +198,10 @@ def _acknowledge(doors: Doors, request: CommitRequest, committed: Committed) -> 
         return
     try:
         publish(doors, "version", request.area.namespace_id, committed.number)
-    except UnavailableError as err:
+    except OutcomeUnknownError as err:
+        err.commit_id = request.terms.commit_id
+        raise
+    except VdsError as err:  # of whatever kind: the record is queued, and will show once someone can write it
         raise OutcomeUnknownError(
             f"version {committed.number} is committed, but its journal record could not be written: {err}",
             commit_id=request.terms.commit_id,

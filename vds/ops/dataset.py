@@ -8,7 +8,7 @@ from typing import Literal
 from vds.engine.doors import Doors
 from vds.engine.journal import publish
 from vds.engine.resolve import Resolution, get_dataset
-from vds.errors import ConflictError, InvalidInputError, NotFoundError
+from vds.errors import ConflictError, InvalidInputError, NotFoundError, OutcomeUnknownError, VdsError
 from vds.index.database import Connection
 from vds.index.datasets import (
     DatasetRow,
@@ -61,9 +61,8 @@ def register(
     )
     _check_anything_there(doors, target)
 
-    def work(connection: Connection) -> tuple[int, DatasetRow, ReleaseRow]:
+    def work(connection: Connection) -> tuple[DatasetRow, ReleaseRow]:
         dataset = lock_dataset(connection, doors.store.id, name)
-        before = dataset.head
         if dataset.name != name:
             raise ConflictError(f"dataset {dataset.name!r} exists, {name!r} differs from it only in case")
         release = find_same_release(connection, dataset, new)
@@ -73,10 +72,10 @@ def register(
             assert release is not None
         for tag in checked:
             dataset = move_tag(connection, dataset, doors.store.uid, tag, release.number, author=author, reason="", expected=None)
-        return before, dataset, release
+        return dataset, release
 
-    before, dataset, release = doors.index.run(work)
-    publish(doors, "event", dataset.id, dataset.head, first=before + 1)
+    dataset, release = doors.index.run(work)
+    _publish(doors, dataset)
     return release
 
 
@@ -130,7 +129,20 @@ def tag(
     after, moved = doors.index.run(work)
     if release is None and not moved and expected != "absent":
         raise NotFoundError(f"dataset {after.name!r} has no tag {tag_name!r}", hint=f"vds log {after.name}:")
-    publish(doors, "event", after.id, after.head)
+    _publish(doors, after)
+
+
+def _publish(doors: Doors, dataset: DatasetRow) -> None:
+    """Return once the dataset's last event is visible; writes whatever is queued before it, such as the rest of a lost call."""
+    try:
+        publish(doors, "event", dataset.id, dataset.head, first=1)
+    except OutcomeUnknownError:
+        raise
+    except VdsError as err:
+        raise OutcomeUnknownError(
+            f"event {dataset.head} of dataset {dataset.name!r} is recorded, but not yet in the container: {err}",
+            hint="make the same call again: a version registered twice is one release, a tag that is in place stays there",
+        ) from err
 
 
 def history(doors: Doors, name: str, tag_name: str | None = None) -> list[EventRow]:

@@ -51,6 +51,9 @@ class Handle:
     @property
     def doors(self) -> Doors:
         """The open store; opened now if it is not."""
+        doors = self._doors
+        if doors is not None:  # without the lock: a fork while another thread held it would leave the child waiting for ever
+            return doors
         with self._lock:
             if self._doors is None:
                 self._doors = self._opener(self.address)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from vds.engine.commit import CommitRequest, ObjectsGoneError, commit, plan
+from vds.engine.commit import CommitRequest, ObjectsGoneError, commit, foresee
 from vds.engine.doors import Doors
 from vds.engine.namespaces import get_namespace
 from vds.engine.resolve import resolve_point
@@ -350,5 +350,5 @@ class UploadOptions:
 def _carry_out(doors: Doors, opened: Session, request: CommitRequest, *, dry_run: bool) -> Committed:
     """Commit, or only work out what a commit would change."""
     if dry_run:
-        return Committed(opened.namespace.head, False, plan(doors, request, opened.namespace.head).counts)
+        return Committed(opened.namespace.head, False, foresee(doors, request, opened.namespace.head))
     return commit(doors, request)

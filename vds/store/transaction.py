@@ -21,6 +21,7 @@ from vds.engine.resolve import resolve_point
 from vds.engine.send import OutgoingStream, Sender
 from vds.engine.session import TTL_HOURS, Intent, Session, drop, open_session
 from vds.errors import ConflictError, InvalidInputError, UnavailableError
+from vds.index.commit import find_commit_place
 from vds.index.plan import SourceView
 from vds.index.staging import get_upload, main_part
 from vds.index.stores import read_namespace
@@ -258,20 +259,23 @@ class Transaction(_Writer):
 
     @classmethod
     def joined(cls, handle: Handle, token: str) -> Transaction:
-        """Join a transaction that another process began.
+        """Join a transaction that another process began; of a committed one, `commit` returns the version it made.
 
         Raises:
             NotFoundError: there is no such transaction in the store.
+            ConflictError: it was aborted.
         """
         doors = handle.doors
         doors.check_writable()
 
         with doors.index.read() as connection:
             upload = get_upload(connection, doors.store.id, token)
-            if upload.state != "open":
-                raise ConflictError(f"the transaction was {upload.state} already", hint="vds tx begin NAMESPACE")
+            if upload.state == "aborted":
+                raise ConflictError("the transaction was aborted already", hint="vds tx begin NAMESPACE")
             namespace = read_namespace(connection, upload.namespace_id)
-            part_id = main_part(connection, doors.store.id, upload.id)
+            is_open = upload.state == "open"
+            part_id = main_part(connection, doors.store.id, upload.id) if is_open else 0
+            place = find_commit_place(connection, doors.store.id, upload.commit_id)
         intent = replace(
             handle.intent(),
             message=upload.message,
@@ -282,6 +286,10 @@ class Transaction(_Writer):
         )
         joined = cls(handle, Session(namespace, False, upload, part_id), intent)
         joined._is_shared = True
+        if not is_open:  # whoever lost the answer to its commit may ask again
+            number = place.number if place else namespace.visible
+            version = Version(handle, resolve_point(doors, namespace.name, Point(number=number)))
+            joined.result = UploadResult(version=version, created=place is not None)
         return joined
 
     @property

@@ -194,8 +194,11 @@ class Version:
 
     def exists(self, path: str) -> bool:
         """Return whether `path` is a file or a directory here."""
+        place = directory_path(path)
         with self._doors.index.read() as connection:
-            return is_anything_at(connection, self._at, join(self._path, directory_path(path)))
+            return is_anything_at(connection, self._at, join(self._path, place)) or bool(
+                find_entries(connection, self._at, self._itself(place))
+            )
 
     def open(self, path: str, mode: str = "rb") -> IO[bytes]:
         """Open one file for reading: binary, seekable, checked against its digest before the first byte is handed out.
@@ -364,10 +367,15 @@ class Version:
     def _get_row(self, path: str) -> EntryRow:
         place = self._path if not path and self._path else join(self._path, entry_path(path))
         with self._doors.index.read() as connection:
-            row = find_entries(connection, self._at, [place]).get(place)
+            rows = find_entries(connection, self._at, [place, *self._itself(path)])
+        row = rows.get(place) or next(iter(rows.values()), None)
         if row is None:
             raise self._nothing_at(path)
         return row
+
+    def _itself(self, path: str) -> list[str]:
+        """Return the path this is seen from, if `path` can name it: a file is listed under its last segment."""
+        return [self._path] if path and self._path.rpartition("/")[2] == path else []
 
     def _nothing_at(self, path: str) -> EntryNotFoundError:
         return EntryNotFoundError(f"there is no file {path!r} in {self.uri}", hint=f"vds ls {self._name}@{self._number}")

@@ -1,0 +1,248 @@
+"""The engine between index and container: what crashed writers left is finished, what was collected is revived or sent again."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vds
+from tests.unit.store.trees import WatchedDriver, files_of, write_tree
+from vds.engine import commit as commit_module
+from vds.engine import journal as journal_module
+from vds.engine import namespaces as namespaces_module
+from vds.engine.commit import ObjectsGoneError
+from vds.engine.doors import Doors
+from vds.engine.namespaces import ensure_namespace
+from vds.errors import ConflictError, CorruptionError, UnavailableError
+from vds.index.commit import PlanAgain
+from vds.model.version import name_digest
+from vds.store import Store
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> WatchedDriver:
+    made = WatchedDriver(f"engine-{next(_numbers)}")
+    monkeypatch.setattr("vds.blobs.open.MemoryDriver", lambda name: made)
+    return made
+
+
+@pytest.fixture
+def store(driver: WatchedDriver) -> Iterator[Store]:
+    with vds.connect(driver.url, create=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def doors(store: Store) -> Doors:
+    return store._handle.doors
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return write_tree(tmp_path / "tree", {"a": b"1", "d/b": b"2"})
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing catches it."""
+
+
+def crash(*arguments: Any, **more: Any) -> None:
+    raise Killed
+
+
+def upload_and_crash(store: Store, tree: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commit a version, and end before its record is written."""
+    with monkeypatch.context() as patched:
+        patched.setattr(commit_module, "publish", crash)
+        with pytest.raises(Killed):
+            store.namespace("team/raw").upload(tree, place)
+
+
+class TestPublish:
+    def test_the_next_writer_finishes_what_a_crash_left_before_its_own(
+        self, store: Store, driver: WatchedDriver, tree: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(journal_module, "HELP_OTHERS_AFTER_S", 0)
+        for place in ("one", "two"):
+            upload_and_crash(store, tree, place, monkeypatch)
+        assert driver.puts["journal"] == 0
+        assert store.namespace("team/raw").latest().number == 0
+        result = store.namespace("team/raw").upload(tree, "three")
+        assert result.version.number == 3
+        assert driver.puts["journal"] == 3
+        assert [version.number for version in store.namespace("team/raw").log()] == [3, 2, 1]
+
+    def test_a_session_finishes_what_is_overdue(
+        self, store: Store, driver: WatchedDriver, tree: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        upload_and_crash(store, tree, "one", monkeypatch)
+        store.namespace("team/raw").transaction().abort()
+        assert store.namespace("team/raw").latest().number == 0  # its writer may still be at it
+        monkeypatch.setattr(journal_module, "OVERDUE_US", -1)
+        store.namespace("team/raw").transaction().abort()
+        assert store.namespace("team/raw").latest().number == 1
+
+    def test_a_record_written_just_before_a_crash_is_taken_as_written(
+        self, store: Store, driver: WatchedDriver, tree: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(journal_module, "_remover", crash)
+            with pytest.raises(Killed):
+                store.namespace("made").transaction()
+        with vds.connect(driver.url) as opener:
+            opener.namespace("made").upload(tree)
+        assert driver.puts["store"] == 1
+
+    def test_an_opener_writes_every_line(
+        self, store: Store, driver: WatchedDriver, tree: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        upload_and_crash(store, tree, "one", monkeypatch)
+        with vds.connect(driver.url) as opener:
+            assert opener.namespace("team/raw").latest().number == 1
+            assert opener.doctor().checks[-1].detail == "empty"
+
+
+def set_states(doors: Doors, state: str) -> None:
+    doors.index.run(lambda c: c.exec_driver_sql(f"UPDATE blob SET state = '{state}' WHERE state = 'live'"))
+
+
+def collecting(doors: Doors, state: str, times: int) -> Callable[..., Any]:
+    """Return a planner that lets a collector in after each of the first plans."""
+    real, left = commit_module.plan, [times]
+
+    def plan(*arguments: Any) -> Any:
+        planned = real(*arguments)
+        if left[0]:
+            left[0] -= 1
+            set_states(doors, state)
+        return planned
+
+    return plan
+
+
+class TestCollected:
+    def test_a_condemned_blob_is_revived_and_nothing_is_sent_again(
+        self, store: Store, doors: Doors, driver: WatchedDriver, tree: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(commit_module, "plan", collecting(doors, "condemned", 1))
+        result = store.namespace("team/raw").upload(tree)
+        assert (result.version.number, driver.puts["packs"]) == (1, 1)
+        assert files_of(result.version) == {"a": b"1", "d/b": b"2"}
+
+    def test_what_is_being_deleted_is_sent_again_under_a_fresh_key(
+        self, store: Store, doors: Doors, driver: WatchedDriver, tree: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(commit_module, "plan", collecting(doors, "deleting", 1))
+        result = store.namespace("team/raw").upload(tree)
+        assert (result.version.number, driver.puts["packs"]) == (1, 2)
+        with doors.index.read() as connection:
+            gone = connection.exec_driver_sql("SELECT key FROM blob WHERE state = 'deleting'").scalars().all()
+        assert len(gone) == 1
+        assert driver.delete_blob(gone[0])
+        assert files_of(result.version) == {"a": b"1", "d/b": b"2"}
+
+    def test_it_gives_up_after_a_while_and_nothing_is_visible(
+        self, store: Store, doors: Doors, tree: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(commit_module, "plan", collecting(doors, "deleting", 99))
+        with pytest.raises(ObjectsGoneError, match="were collected before the commit"):
+            store.namespace("team/raw").upload(tree)
+        assert (store.namespaces(), store.transactions()) == ([], [])
+
+    def test_a_copy_of_condemned_bytes_revives_them(self, store: Store, doors: Doors, driver: WatchedDriver, tree: Path) -> None:
+        source = store.namespace("team/raw").upload(tree).version
+        set_states(doors, "condemned")
+        assert store.namespace("to").copy(source).version.number == 1
+        with doors.index.read() as connection:
+            states = connection.exec_driver_sql("SELECT DISTINCT state FROM blob").scalars().all()
+        assert states == ["live"]
+
+
+class TestBusy:
+    def test_it_gives_up_when_others_always_come_first(self, store: Store, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        rounds = []
+
+        def someone_was_first(*arguments: Any) -> PlanAgain:
+            rounds.append(arguments)
+            return PlanAgain()
+
+        monkeypatch.setattr(commit_module, "ROUNDS_MAX", 4)
+        monkeypatch.setattr(commit_module, "commit_staged", someone_was_first)
+        with pytest.raises(UnavailableError, match="others committed to the same paths 4 times"):
+            store.namespace("team/raw").upload(tree)
+        assert len(rounds) == 4
+        assert store.namespaces() == []
+
+    def test_an_abort_by_another_holder_stops_the_sender(self, store: Store, tree: Path) -> None:
+        tx = store.namespace("team/raw").transaction()
+        vds.join(tx.token).abort()
+        with pytest.raises(ConflictError, match="was aborted"):
+            tx.upload(tree)
+
+
+class TestNames:
+    def test_a_name_claimed_before_a_crash_keeps_its_id(
+        self, doors: Doors, driver: WatchedDriver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(namespaces_module, "_add", crash)
+            with pytest.raises(Killed):
+                ensure_namespace(doors, "team/raw")
+        claim = driver.read_range(f"namespaces/{name_digest('team/raw')}")
+        row = ensure_namespace(doors, "team/raw")
+        assert row.uid.encode() in claim
+        assert driver.puts["namespaces"] == 1
+
+    def test_a_name_claimed_in_other_letters_is_refused(
+        self, doors: Doors, driver: WatchedDriver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(namespaces_module, "_add", crash)
+            with pytest.raises(Killed):
+                ensure_namespace(doors, "Team/Raw")
+        with pytest.raises(ConflictError, match="'Team/Raw' exists, 'team/raw' differs from it only in case"):
+            ensure_namespace(doors, "team/raw")
+
+    @pytest.mark.parametrize("body", [b"", b"no json", b"[]", b'{"id": "x"}'])
+    def test_a_damaged_claim_is_corruption(self, doors: Doors, driver: WatchedDriver, body: bytes) -> None:
+        driver.put_if_absent(f"namespaces/{name_digest('team/raw')}", body)
+        with pytest.raises(CorruptionError, match="is not a namespace record"):
+            ensure_namespace(doors, "team/raw")
+
+
+class TestSending:
+    def test_equal_contents_are_sent_once(self, store: Store, driver: WatchedDriver, tmp_path: Path) -> None:
+        body = b"l" * (1 << 20)
+        tree = write_tree(tmp_path / "twins", {"a": b"s", "b": b"s", "large": body, "large2": body, "empty": b""})
+        result = store.namespace("team/raw").upload(tree)
+        assert (result.objects_new, result.bytes_sent) == (2, (1 << 20) + 1)
+        assert (driver.puts["packs"], driver.puts["objects"]) == (1, 1)
+        assert result.version.verify().ok
+
+    def test_every_blob_was_written_down_before_its_first_byte_left(
+        self, store: Store, doors: Doors, driver: WatchedDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        unknown: list[str] = []
+        real = driver._watch
+
+        def watch(key: str, put: Callable[[], str]) -> str:
+            if key.startswith(("packs/", "objects/", "changes/")):
+                with doors.index.read() as connection:
+                    row = connection.exec_driver_sql("SELECT state FROM blob WHERE key = ?", (key,)).scalar_one_or_none()
+                if row != "pending":
+                    unknown.append(key)
+            return real(key, put)
+
+        monkeypatch.setattr(driver, "_watch", watch)
+        names = {f"{number:04d}" + "x" * 200: str(number).encode() for number in range(600)}
+        store.namespace("team/raw").upload(write_tree(tmp_path / "many", {**names, "large": b"l" * (1 << 20)}))
+        with store.namespace("team/raw").transaction() as tx, tx.open("stream") as file:
+            file.write(b"s" * (1 << 20))
+        assert unknown == []
+        assert driver.puts["objects"] == 2
