@@ -4,7 +4,7 @@ Guarantees:
 - `read` gives a connection of its own; each statement on it sees one committed state.
 - `run` gives one transaction, committed or undone; deadlocks and serialization failures are retried here, unseen.
 - SQLite: WAL, synchronous=FULL, BEGIN IMMEDIATE for writes. PostgreSQL: READ COMMITTED, set by ourselves.
-- a forked child never touches its parent's connections.
+- a forked child never touches its parent's connections, and inherits no open SQLite file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.engine import Connection as Connection
 
 from vds.errors import FormatError, InvalidInputError, OutcomeUnknownError, VdsError
+from vds.index import fork
 from vds.index.translate import is_disconnect, is_retryable, translated
 from vds.model.batch import batched
 
@@ -54,6 +55,7 @@ class Database:
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._pid = 0
+        fork.tell_of_forks(self)
 
     @property
     def is_sqlite(self) -> bool:
@@ -159,8 +161,18 @@ class Database:
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
-        with self._live_engine().connect() as connection:
+        with fork.in_use() if self.is_sqlite else nullcontext(), self._live_engine().connect() as connection:
             yield connection
+
+    def before_fork(self) -> None:
+        """Close idle connections to a SQLite file; see `vds.index.fork`."""
+        engine = self._engine
+        if engine is not None and self.is_sqlite and self._pid == os.getpid():
+            engine.dispose()  # the parent opens the file anew with its next statement
+
+    def after_fork(self) -> None:
+        """Take a new lock; the old engine is left to the parent by the next statement."""
+        self._lock = threading.Lock()  # another thread of the parent may have held it
 
     def _live_engine(self) -> Engine:
         with self._lock:

@@ -35,7 +35,11 @@ _POSTGRES: list[tuple[str, type[VdsError], str]] = [
 ]
 _SQLITE: list[tuple[str, type[VdsError], str]] = [
     ("database or disk is full", NoSpaceError, "free space on the disk that holds the index"),
-    ("readonly database", AccessDeniedError, "open the store with read_only=True, or make the index file writable"),
+    (
+        "readonly database",
+        AccessDeniedError,
+        "SQLite needs to write beside its file even to read it: make the index's directory writable, or use PostgreSQL",
+    ),
     ("unable to open database file", AccessDeniedError, "check that the directory of the index exists and may be written"),
     ("no such table", FormatError, "vds index upgrade"),
     ("no such column", FormatError, "vds index upgrade"),

@@ -63,7 +63,7 @@ class FormatRecord:
         """
         try:
             raw = json.loads(body)
-            needed = int(raw["min_reader"] if read_only else raw["min_writer"])
+            needed = max(int(raw["min_reader"]), 0 if read_only else int(raw["min_writer"]))
             if needed > FORMAT or raw["digest"] != "blake3-256":
                 raise FormatError(
                     f"the store has format {raw['format']} and needs a vds of format {needed}, this one has {FORMAT}",
