@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from functools import partial
 from os import PathLike
 from typing import IO, Any
 
-from vds.blobs.objects import Placement
-from vds.blobs.reads import read_chunks
 from vds.engine.doors import Doors
 from vds.engine.resolve import Resolution, resolve_point
-from vds.errors import CorruptionError, EntryNotFoundError, FormatError, InvalidInputError
+from vds.errors import EntryNotFoundError, FormatError, InvalidInputError
 from vds.index.entries import At, EntryRow, find_entries, is_anything_at, measure, read_changes_between, read_page
-from vds.index.placements import find_placements
 from vds.index.stores import NamespaceRow
 from vds.index.versions import VersionRow, keep_content_digest
-from vds.model.digest import EMPTY_RAW, Digest
+from vds.model.digest import Digest
 from vds.model.entry import Change, Entry
 from vds.model.manifest import ContentHasher
 from vds.model.path import EntryPath, directory_path, entry_path, join, relative_to
@@ -28,12 +24,10 @@ from vds.model.ref import Point, version_uri
 from vds.ops.checkout import CheckoutResult, checkout
 from vds.ops.download import DownloadResult, download
 from vds.ops.placing import ObjectSource
+from vds.ops.read import find_places, open_file, read_slice
 from vds.ops.verify import VerifyReport, verify
 from vds.progress import open_progress
 from vds.store.handle import Handle
-
-OPEN_IN_MEMORY_BYTES_MAX = 8 * 1024 * 1024
-"""Larger files are opened through a temporary file: their bytes are checked before the first one is handed out."""
 
 
 class Version:
@@ -209,18 +203,7 @@ class Version:
         """
         if mode != "rb":
             raise InvalidInputError(f"mode {mode!r} is not 'rb': a version is read-only", hint="for text: io.TextIOWrapper(f)")
-        row = self._get_row(path)
-        if row.size_bytes <= OPEN_IN_MEMORY_BYTES_MAX:
-            return io.BytesIO(b"".join(self._chunks(row)))
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - handed to the caller, who closes it
-        try:
-            for chunk in self._chunks(row):
-                file.write(chunk)
-            file.seek(0)
-        except BaseException:
-            file.close()
-            raise
-        return file
+        return open_file(self._doors, self._get_row(path))
 
     def read_bytes(self, path: str, offset: int = 0, size: int | None = None) -> bytes:
         """Return the bytes of one file, or `size` of them from `offset`; the whole object is checked in any case.
@@ -231,13 +214,7 @@ class Version:
         """
         if offset < 0 or (size is not None and size < 0):
             raise InvalidInputError(f"offset {offset} and size {size} must not be negative")
-        row = self._get_row(path)
-        end = row.size_bytes if size is None else min(row.size_bytes, offset + size)
-        kept, position = [], 0
-        for chunk in self._chunks(row):
-            kept.append(chunk[max(0, offset - position) : max(0, end - position)])
-            position += len(chunk)
-        return b"".join(kept)
+        return read_slice(self._doors, self._get_row(path), offset, size)
 
     def read_text(self, path: str, encoding: str = "utf-8") -> str:
         """Return one file as text."""
@@ -322,7 +299,7 @@ class Version:
 
     @property
     def _objects(self) -> ObjectSource:
-        return ObjectSource(self._doors.blobs, self._find_places)
+        return ObjectSource(self._doors.blobs, partial(find_places, self._doors))
 
     @property
     def _doors(self) -> Doors:
@@ -385,22 +362,6 @@ class Version:
 
     def _maybe(self, row: EntryRow | None) -> Entry | None:
         return None if row is None else self._entry(row)
-
-    def _find_places(self, digests: Sequence[bytes]) -> dict[bytes, Placement]:
-        with self._doors.index.read() as connection:
-            found = find_placements(connection, self._doors.store.id, digests)
-        return {digest: Placement(row.key, row.offset_bytes, row.length_bytes) for digest, row in found.items()}
-
-    def _chunks(self, row: EntryRow) -> Iterator[bytes]:
-        """Yield the bytes of a file; they may be believed once the iterator has ended."""
-        if row.digest == EMPTY_RAW:
-            return
-        placement = self._find_places([row.digest]).get(row.digest)
-        if placement is None:
-            raise CorruptionError(
-                f"{row.path!r} of {self.uri}: the index has no place of object {Digest.from_raw(row.digest)}", hint="vds fsck"
-            )
-        yield from read_chunks(self._doors.blobs, placement, row.digest)
 
 
 def _unpickle(handle: Handle, name: str, number: int, digest: str, path: str) -> Version:
