@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import vds.ops.read as read
+import vds.ops.read as reading
 from tests.unit.store.trees import WatchedDriver, files_of, write_tree
 from vds.errors import ConflictError, CorruptionError, EntryNotFoundError, InvalidInputError, NotFoundError
 from vds.model.ref import format_moment
@@ -64,7 +64,7 @@ class TestEntries:
 
     @pytest.mark.parametrize("in_memory_bytes", [0, 1 << 20])
     def test_a_file_opens_seekable(self, version: Version, monkeypatch: pytest.MonkeyPatch, in_memory_bytes: int) -> None:
-        monkeypatch.setattr(read, "OPEN_IN_MEMORY_BYTES_MAX", in_memory_bytes)
+        monkeypatch.setattr(reading, "OPEN_IN_MEMORY_BYTES_MAX", in_memory_bytes)
         with version.open("d/b") as file:
             assert file.read(2) == b"01"
             file.seek(-1, 2)
