@@ -26,7 +26,7 @@ demo: .venv/.stamp
 
 # The whole suite, with a real Azurite and a real PostgreSQL, which it starts and stops itself.
 test: setup
-	$(PYTEST) -n 2 $(ARGS)
+	$(PYTEST) -n 2 --dist worksteal $(ARGS)
 
 # What can be known without any service, in well under a minute.
 check: .venv/.stamp
