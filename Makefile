@@ -28,12 +28,12 @@ demo: .venv/.stamp
 test: setup
 	$(PYTEST) -n 2 --dist worksteal $(ARGS)
 
-# What can be known without any service, in well under a minute.
+# What can be known without any service, in about a minute.
 check: .venv/.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(PYTEST) -m "not services and not slow" $(ARGS)
+	$(PYTEST) -n 2 --dist worksteal -m "not services and not slow" tests/unit tests/property tests/contract $(ARGS)
 
 fix: .venv/.stamp
 	$(BIN)/ruff check --fix .
