@@ -1,4 +1,4 @@
-"""Every error vds raises, grouped by what the caller does next.
+"""The errors of vds, grouped by what the caller does next; a few narrower ones live where they are raised.
 
 Guarantees:
 - each error has a stable `kind` (for programs) and a `hint` (the next command or step, for people);

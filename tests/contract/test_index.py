@@ -18,7 +18,8 @@ from tests import services
 from tests.unit.index.ledger import HOUR_US, NO_LIST, Ledger, Writer, digest_of, digests, members, staged_row
 from vds.errors import ConflictError, InvalidInputError, NotFoundError
 from vds.index import commit as commit_module
-from vds.index.commit import Committed, OnTouched, PlanAgain, Planned, find_commit_place, find_touched
+from vds.index.commit import Committed, PlanAgain, Planned, find_commit_place
+from vds.index.conflicts import OnTouched, find_touched
 from vds.index.database import Connection, Database
 from vds.index.datasets import (
     DatasetRow,

@@ -13,7 +13,8 @@ from vds.engine.doors import Doors
 from vds.engine.journal import check_namespace_fresh, flush_overdue
 from vds.engine.namespaces import ensure_namespace
 from vds.errors import InvalidInputError, OutcomeUnknownError, UnavailableError
-from vds.index.commit import CommitTerms, OnTouched
+from vds.index.commit import CommitTerms
+from vds.index.conflicts import OnTouched
 from vds.index.database import Connection
 from vds.index.plan import Area
 from vds.index.staging import NewUpload, UploadRow, add_part, add_upload, end_upload, get_upload

@@ -2,7 +2,7 @@
 
 Guarantees:
 - nothing outside the directory is touched: no symlink below the root is followed, at any level;
-- each file appears whole or not at all, its bytes on the disk before its name (a crash leaves at most a file in `.vds/work`);
+- each file appears whole or not at all, its bytes on the disk before its name (a crash leaves at most a file in `.vds/partial`);
 - a directory is never replaced by a file, nor a file or symlink by a directory;
 - the process's umask holds: nothing becomes readable to more people than the user's own files are.
 """

@@ -1,4 +1,4 @@
-"""Where files are written before they take their place: one directory for each run, `ROOT/.vds/work/<random>`.
+"""Where files are written before they take their place: one directory for each run, `ROOT/.vds/partial/<random>`.
 
 It lies below the root so that a rename moves a file from it into place, and apart from the user's own directories so that nobody
 who lists those ever meets a half-written file. A run holds a lock while it lives; the next one removes what a dead one left.
@@ -19,7 +19,7 @@ from vds.files.scan import OWN_DIRECTORY
 if sys.platform != "win32":
     import fcntl
 
-RUNS_DIRECTORY = f"{OWN_DIRECTORY}/work"
+RUNS_DIRECTORY = f"{OWN_DIRECTORY}/partial"
 _LOCK = "lock"
 _ATTEMPTS_MAX = 100
 _ABANDONED_S = 24 * 3600  # only counts where files cannot be locked

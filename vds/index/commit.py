@@ -15,14 +15,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
 from sqlalchemy import bindparam, text
 from sqlalchemy.engine import Connection
 
 from vds.errors import ConflictError, InvalidInputError
+from vds.index.conflicts import PATHS_SHOWN_MAX, OnTouched, Rules, judge_touched
 from vds.index.database import now_us
-from vds.index.plan import Area, Counts, count_changes, distinct_ancestors, mark_changed, prefix_condition, touched_sql
+from vds.index.plan import Area, Counts, count_changes, mark_changed
 from vds.index.queue import QueuedRecord, add_record
 from vds.index.schema import OPEN
 from vds.index.staging import end_upload, lock_upload
@@ -30,14 +30,6 @@ from vds.index.stores import NamespaceRow, lock_namespace
 from vds.model.batch import batched
 from vds.model.moment import micros_of, moment_of
 from vds.model.version import VERSION_CONTEXT, ChangeListRef, VersionRecord, journal_key, record_digest
-
-PATHS_SHOWN_MAX = 100
-
-OnTouched = Literal["win", "skip", "exact", "conflict"]
-"""What an operation does about a path of its own that someone changed since its base:
-
-`win` ours stands; `skip` theirs stands; `exact` the plan is made again so that the result equals the source; `conflict` an error.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +120,7 @@ def commit_staged(connection: Connection, area: Area, planned: Planned, terms: C
         )
     counts = planned.counts
     if head.head > planned.base:
-        decision = _judge_touched(connection, area, planned.base, head, terms)
+        decision = judge_touched(connection, area, planned.base, head, Rules(terms.on_touched, terms.prefix))
         if decision == "again":
             return PlanAgain()
         if decision == "recount":
@@ -163,7 +155,7 @@ def _lock_blobs(connection: Connection, area: Area) -> BlobsGone | None:
     wanted = list(connection.execute(text(_BLOBS_OF_CHANGES), area.binds(0)).scalars())
     locked: set[int] = set()
     share = "" if connection.dialect.name == "sqlite" else " FOR SHARE"
-    for batch in batched(wanted, PATHS_SHOWN_MAX * 100):
+    for batch in batched(wanted, 10_000):
         statement = text(f"SELECT id FROM blob WHERE id IN :ids AND state = 'live' ORDER BY id{share}")
         locked.update(connection.execute(statement.bindparams(bindparam("ids", expanding=True)), {"ids": batch}).scalars())
     # A new statement, so that it sees what the locks waited for: a placement may have moved to another blob meanwhile.
@@ -185,109 +177,6 @@ _BLOBS_OF_CHANGES = (
     "SELECT DISTINCT o.blob_id FROM staged s JOIN object o ON o.store_id = s.store_id AND o.digest = s.digest"
     " WHERE s.store_id = :s AND s.part_id = :p AND s.kind = 1 AND s.changed = 1 AND s.size_bytes > 0 ORDER BY o.blob_id"
 )
-
-
-def _judge_touched(
-    connection: Connection, area: Area, base: int, head: NamespaceRow, terms: CommitTerms
-) -> Literal["fine", "recount", "again"]:
-    """Hold what was committed in (base, head] against the table of operations in the design's commit rules."""
-    window = {"low": base, "high": head.head}
-    versions = range(base + 1, head.head + 1)[:PATHS_SHOWN_MAX]
-    if read := _overlap(connection, area, window, "s.was_read = 1"):
-        raise ConflictError(
-            f"{read[0]!r} was changed by others after this transaction read it",
-            paths=read,
-            versions=versions,
-            hint="begin the transaction again",
-        )
-    if terms.on_touched == "exact":
-        under, binds = prefix_condition("t.path", terms.prefix or "")
-        touched = text(f"SELECT 1 FROM ({touched_sql('entry')}) t WHERE {under} LIMIT 1")
-        if connection.execute(touched, area.binds(0, **window, **binds)).one_or_none():
-            return "again"
-    ours = _overlap(connection, area, window)
-    if ours and terms.on_touched == "conflict":
-        raise ConflictError(
-            f"{ours[0]!r} was changed again by a later version", paths=ours, versions=versions, hint=f"vds log {head.name}"
-        )
-    if ours and terms.on_touched == "skip":
-        return "again"
-    if clashes := _clashes_with_touched(connection, area, window):
-        raise ConflictError(
-            f"{clashes[0]!r} is a file on one side and a directory on the other",
-            paths=clashes,
-            versions=versions,
-            hint="upload to another place with target_path",
-        )
-    if not ours:
-        return "fine"
-    # Rows that equalled the base are not in the change list: if others changed such a path, ours must win there too.
-    unlisted = _overlap(connection, area, window, "s.changed = 0")
-    return "again" if unlisted else "recount"
-
-
-@dataclass(frozen=True, slots=True)
-class Touched:
-    """Staged paths that others changed, and the versions that did."""
-
-    paths: list[str]
-    versions: list[int]
-
-
-def find_touched(connection: Connection, area: Area, low: int, high: int, which: str = "1 = 1") -> Touched:
-    """Return which staged paths changed in (`low`, `high`], the first hundred, and in which versions."""
-    window = {"low": low, "high": high}
-    paths = _overlap(connection, area, window, which)
-    if not paths:
-        return Touched([], [])
-    statement = text(
-        "SELECT first_version FROM entry WHERE store_id = :s AND namespace_id = :n AND path IN :paths AND first_version > :low"
-        " AND first_version <= :high UNION SELECT end_version FROM entry WHERE store_id = :s AND namespace_id = :n"
-        " AND path IN :paths AND end_version > :low AND end_version <= :high"
-    ).bindparams(bindparam("paths", expanding=True))
-    versions = connection.execute(statement, area.binds(0, **window, paths=paths)).scalars()
-    return Touched(paths, sorted(versions))
-
-
-def _overlap(connection: Connection, area: Area, window: dict[str, int], which: str = "1 = 1") -> list[str]:
-    """Return staged paths that others changed in the window, the first hundred."""
-    return list(
-        connection.execute(
-            text(
-                f"SELECT s.path FROM ({touched_sql('entry')}) t JOIN staged s ON s.store_id = :s AND s.part_id = :p"
-                f" AND s.path = t.path WHERE {which} ORDER BY s.path LIMIT {PATHS_SHOWN_MAX}"
-            ),
-            area.binds(0, **window),
-        ).scalars()
-    )
-
-
-def _clashes_with_touched(connection: Connection, area: Area, window: dict[str, int]) -> list[str]:
-    """Return paths others wrote in the window that are a directory of ours, or a file where we have a directory.
-
-    What ours removes is no part of the result, and clashes with nothing.
-    """
-    added = (
-        f"SELECT e.path FROM entry e WHERE e.store_id = :s AND e.namespace_id = :n AND e.first_version > :low"
-        f" AND e.end_version = {OPEN} AND NOT EXISTS (SELECT 1 FROM staged r WHERE r.store_id = :s AND r.part_id = :p"
-        " AND r.path = e.path AND r.kind = 2)"
-    )
-    above = connection.execute(
-        text(
-            f"SELECT t.path FROM ({added}) t WHERE EXISTS (SELECT 1 FROM staged s WHERE s.store_id = :s AND s.part_id = :p"
-            " AND s.path >= t.path || '/' AND s.path < t.path || '0' AND s.kind = 1 AND s.changed = 1)"
-            f" ORDER BY t.path LIMIT {PATHS_SHOWN_MAX}"
-        ),
-        area.binds(0, **window),
-    )
-    found = list(above.scalars())
-    added_paths = connection.execute(text(added + " ORDER BY path"), area.binds(0, **window)).scalars()
-    ours = text(
-        "SELECT path FROM staged WHERE store_id = :s AND part_id = :p AND kind = 1 AND changed = 1 AND path IN :paths"
-    ).bindparams(bindparam("paths", expanding=True))
-    for batch in batched(distinct_ancestors(added_paths), 500):
-        found.extend(connection.execute(ours, area.binds(0, paths=batch)).scalars())
-    return sorted(set(found))[:PATHS_SHOWN_MAX]
 
 
 def _check_shrink(connection: Connection, area: Area, head: NamespaceRow, counts: Counts, terms: CommitTerms) -> None:

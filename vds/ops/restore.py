@@ -8,7 +8,7 @@ from vds.engine.commit import CommitRequest
 from vds.engine.doors import Doors
 from vds.engine.session import Intent, Session, request
 from vds.errors import ConflictError
-from vds.index.commit import find_touched
+from vds.index.conflicts import find_touched
 from vds.index.database import Connection
 from vds.index.datasets import tags_showing
 from vds.index.plan import Area, Left, find_left, mark_changed, stage_restore

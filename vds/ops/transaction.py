@@ -11,7 +11,7 @@ from vds.engine.doors import Doors
 from vds.engine.send import Sender
 from vds.engine.session import Intent, Session, request
 from vds.errors import ConflictError, EntryNotFoundError, InvalidInputError
-from vds.index.commit import find_touched
+from vds.index.conflicts import find_touched
 from vds.index.database import Connection
 from vds.index.edits import copy_own_paths, put_row, remove_paths
 from vds.index.plan import Area, SourceView, mark_changed, stage_copy

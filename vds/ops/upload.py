@@ -87,6 +87,18 @@ def stage(doors: Doors, sender: Sender, part_id: int, source: Source) -> Staged:
     return outcome
 
 
+def count_files(sender: Sender, source: Source) -> int:
+    """Read a source's files as `stage` does, and return how many there are; nothing is staged.
+
+    Raises:
+        UploadError: some files could not be read; each is named.
+    """
+    report = ScanReport()
+    count = sum(1 for _ in sender.send_files(source.scan(report), report.failures))
+    check_failures(report)
+    return count
+
+
 def check_failures(report: ScanReport) -> None:
     """Check that every file asked for was read.
 

@@ -15,7 +15,6 @@ from vds.engine.resolve import resolve_point
 from vds.engine.send import Sender, Tally
 from vds.engine.session import TTL_HOURS, Intent, Session, session
 from vds.errors import InvalidInputError
-from vds.files.scan import ScanReport
 from vds.index.commit import Committed
 from vds.index.plan import Left, SourceView
 from vds.index.stores import NamespaceRow, find_namespace
@@ -27,7 +26,7 @@ from vds.model.ref import Point, parse_name, parse_point
 from vds.model.version import NO_PARENT
 from vds.ops.copy import CopyPlan
 from vds.ops.restore import RevertPlan, RollbackPlan, find_tags_left
-from vds.ops.upload import Source, UploadPlan, check_failures, check_options, directory_source, files_source, stage
+from vds.ops.upload import Source, UploadPlan, check_options, count_files, directory_source, files_source, stage
 from vds.progress import Progress, open_progress
 from vds.store.handle import Handle
 from vds.store.results import UploadResult
@@ -290,11 +289,8 @@ class Namespace:
 
     def _foresee_first(self, source: Source, started: float, progress: Progress) -> UploadResult:
         """Return what the first upload to this namespace would do, without making the namespace."""
-        report, files = ScanReport(), 0
         with Sender(self._handle.doors, 0, progress, is_dry=True) as sender:
-            for _ in sender.send_files(source.scan(report), report.failures):
-                files += 1
-        check_failures(report)
+            files = count_files(sender, source)
         nowhere = NamespaceRow(0, self._handle.doors.store.id, "", self.name, 0, NO_PARENT, 0, 0)
         return UploadResult(
             version=Version.of(self._handle, nowhere, empty_version(nowhere)),

@@ -248,7 +248,7 @@ def test_another_disk_below_the_root(root: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_a_dead_run_left_is_removed_and_a_living_one_is_left_alone(root: Path) -> None:
-    dead = root / ".vds" / "work" / "dead"
+    dead = root / ".vds" / "partial" / "dead"
     dead.mkdir(parents=True)
     (dead / "lock").write_bytes(b"")
     (dead / "7").write_bytes(b"half a file")
@@ -257,7 +257,7 @@ def test_what_a_dead_run_left_is_removed_and_a_living_one_is_left_alone(root: Pa
         assert not dead.exists()
         with Target(root) as other:
             put(other, "g")
-            assert len(os.listdir(root / ".vds" / "work")) == 2
+            assert len(os.listdir(root / ".vds" / "partial")) == 2
         put(living, "h")
     assert sorted(tree(root)) == ["f", "g", "h"]
     assert not (root / ".vds").exists()

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from blake3 import blake3
 
-from vds.index.commit import BlobsGone, Committed, CommitTerms, OnTouched, PlanAgain, Planned, commit_staged
+from vds.index.commit import BlobsGone, Committed, CommitTerms, PlanAgain, Planned, commit_staged
+from vds.index.conflicts import OnTouched
 from vds.index.database import Connection, Database
 from vds.index.entries import At, read_entries
 from vds.index.placements import Member, add_pending_blob, finish_blob
