@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from vds.blobs.credential import Credential
 from vds.blobs.location import AzureLocation
@@ -82,6 +86,23 @@ def no_answer_error(asked: Asked, reason: str, detail: str) -> UnavailableError:
         return UnavailableError(f"{asked.place}: the host {host!r} has no address", hint=hint)
     hint = "check the network and proxies, then try again"
     return UnavailableError(f"{asked.place}: no answer from {host!r} ({reason})", hint=hint)
+
+
+def check_address(asked: Asked, resolve: Callable[[str, None], object] = socket.getaddrinfo) -> None:
+    """Check that the account's host has an address, where a token would be asked for first.
+
+    Looking for a token can take a minute before it is refused; a misspelt account shows at once. Behind a proxy nothing can be
+    told: the proxy resolves names.
+
+    Raises:
+        UnavailableError: it has none.
+    """
+    if asked.credential.key or asked.credential.sas or getproxies():
+        return
+    try:
+        resolve(urlsplit(asked.location.account_url).hostname or "", None)
+    except OSError as err:
+        raise no_answer_error(asked, type(err).__name__, f"cannot resolve: {err}") from err
 
 
 def no_token_error(asked: Asked) -> AccessDeniedError:

@@ -23,7 +23,15 @@ from azure.core.pipeline.transport import RequestsTransport
 from azure.identity import DefaultAzureCredential
 from azure.storage.blob import BlobBlock, BlobSasPermissions, ContainerClient, ExponentialRetry, generate_blob_sas
 
-from vds.blobs.answers import Asked, BlobMissingError, RangeError, answer_error, no_answer_error, no_token_error
+from vds.blobs.answers import (
+    Asked,
+    BlobMissingError,
+    RangeError,
+    answer_error,
+    check_address,
+    no_answer_error,
+    no_token_error,
+)
 from vds.blobs.credential import Credential, choose_credential, principal_of
 from vds.blobs.driver import Blob, Block, Buffer, check_key, check_metadata
 from vds.blobs.location import AZURITE_ACCOUNT, AzureLocation
@@ -276,6 +284,7 @@ class AzureDriver:
             return self._client
 
     def _connect(self) -> tuple[requests.Session, ContainerClient]:
+        check_address(Asked(self._location, self._credential, "look for the store", writing=False))
         session = requests.Session()
         for scheme in ("https://", "http://"):
             session.mount(scheme, requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=CONNECTIONS_MAX))

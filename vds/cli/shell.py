@@ -139,6 +139,8 @@ def prepare_streams() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
+    # Without any handler Python prints the warnings of azure-identity: a page about every credential it did not find.
+    logging.getLogger("azure").addHandler(logging.NullHandler())
     warnings.showwarning = _show_warning  # type: ignore[assignment]  # it takes the same arguments, without naming them
 
 

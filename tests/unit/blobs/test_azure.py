@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import pickle
+import socket
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +17,11 @@ import requests
 import urllib3.exceptions
 from azure.core.credentials import AccessToken
 
+from vds.blobs.answers import Asked, check_address
 from vds.blobs.azure import AzureDriver
+from vds.blobs.credential import Credential
 from vds.blobs.driver import BlobDriver
+from vds.blobs.location import AzureLocation, parse_location
 from vds.blobs.open import open_driver
 from vds.errors import (
     AccessDeniedError,
@@ -61,6 +65,7 @@ def respond(status: int, code: str = "", headers: dict[str, str] | None = None) 
 def service(monkeypatch: pytest.MonkeyPatch) -> list[requests.PreparedRequest]:
     """Answer every request with what `answer_with` was given, without any waiting; return the requests made."""
     sent: list[requests.PreparedRequest] = []
+    monkeypatch.setattr("vds.blobs.azure.check_address", lambda asked: None)  # no test asks for an address outside
     monkeypatch.setattr("time.sleep", lambda seconds: sent[-1].headers.update({"waited": f"{seconds:.2f}"}))
     answer_with(monkeypatch, sent, respond(500, "InternalError"))
     return sent
@@ -242,3 +247,36 @@ def test_a_closed_driver_opens_again(monkeypatch: pytest.MonkeyPatch, service: l
     driver.close()
     driver.put_if_absent("b", b"1")
     assert len(service) == 2
+
+
+class TestAddress:
+    """A host is asked for before a token, which can take a minute to be refused."""
+
+    def asked(self, credential: Credential) -> Asked:
+        location = parse_location("az://data@acct")
+        assert isinstance(location, AzureLocation)
+        return Asked(location, credential, "look for the store", writing=False)
+
+    def test_a_misspelt_account_shows_before_any_token(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("vds.blobs.answers.getproxies", dict)
+        hosts: list[str] = []
+
+        def resolve(host: str, port: None) -> object:
+            hosts.append(host)
+            raise socket.gaierror(-2, "Name or service not known")
+
+        with pytest.raises(UnavailableError, match="has no address") as caught:
+            check_address(self.asked(Credential("DefaultAzureCredential", "acct")), resolve)
+        assert hosts == ["acct.blob.core.windows.net"]
+        assert "spelling of the account 'acct'" in caught.value.hint
+
+    @pytest.mark.parametrize(
+        ("credential", "proxies"),
+        [(Credential("a key", "acct", key=KEY), {}), (Credential("a token", "acct"), {"https": "http://proxy:1"})],
+    )
+    def test_keys_and_proxies_need_no_look(
+        self, monkeypatch: pytest.MonkeyPatch, credential: Credential, proxies: dict[str, str]
+    ) -> None:
+        monkeypatch.setattr("vds.blobs.answers.getproxies", lambda: proxies)
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_: pytest.fail("looked up"))
+        check_address(self.asked(credential), lambda host, port: pytest.fail("looked up"))
