@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
 from types import SimpleNamespace
 
 import pytest
 
-from vds.blobs.credential import choose_credential
+from vds.blobs.credential import choose_credential, principal_of
 from vds.blobs.location import AzureLocation, parse_location
 from vds.errors import InvalidInputError
 
@@ -137,3 +138,23 @@ def test_no_repr_shows_a_secret() -> None:
         text = repr(choose_credential(ACCT, explicit, {}))
         assert KEY not in text
         assert "SASsecret" not in text
+
+
+def token_with(claims: object) -> str:
+    return "e30." + base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=") + ".signature"
+
+
+@pytest.mark.parametrize(
+    ("token", "principal"),
+    [
+        (token_with({"upn": "ada@example.com", "oid": "1"}), "ada@example.com"),
+        (token_with({"preferred_username": "", "appid": "app-7", "oid": "1"}), "app-7"),
+        (token_with({"oid": "0f0e"}), "0f0e"),
+        (token_with({"aud": "nobody"}), None),
+        (token_with(["a list"]), None),
+        ("no token", None),
+        ("a.%%%.c", None),
+    ],
+)
+def test_who_a_token_names(token: str, principal: str | None) -> None:
+    assert principal_of(token) == principal
