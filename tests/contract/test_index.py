@@ -6,7 +6,6 @@ Each test has a store of its own; the tests of a module share one database, as s
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from functools import partial
 from typing import Any, ClassVar
 
@@ -14,7 +13,6 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event, text
 
-from tests import services
 from tests.unit.index.ledger import HOUR_US, NO_LIST, Ledger, Writer, digest_of, digests, members, staged_row
 from vds.errors import ConflictError, InvalidInputError, NotFoundError
 from vds.index import commit as commit_module
@@ -39,7 +37,6 @@ from vds.index.datasets import (
 )
 from vds.index.edits import copy_own_paths, put_row, remove_paths
 from vds.index.entries import find_entries, is_anything_at, measure, read_page
-from vds.index.migrate import upgrade
 from vds.index.placements import find_placements, finish_blob, revive_blobs
 from vds.index.plan import SourceView, count_changes, find_clashes, find_left, mark_changed, read_changes, stage_copy
 from vds.index.queue import find_lowest, list_records, remove_record
@@ -74,21 +71,6 @@ from vds.model.ref import Point, parse_point
 from vds.model.version import EVENT_CONTEXT, NO_PARENT, VERSION_CONTEXT, VersionRecord, record_digest
 
 BULK_ROWS = 50_000
-
-
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])
-def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    if request.param == "sqlite":
-        made = Database(tmp_path_factory.mktemp("index") / "index.sqlite")
-        upgrade(made)
-        yield made
-        made.close()
-        return
-    with services.fresh_database(request.getfixturevalue("postgres_url")) as url:
-        made = Database(url)
-        upgrade(made)
-        yield made
-        made.close()
 
 
 @pytest.fixture

@@ -33,21 +33,6 @@ from vds.index.translate import _CONSTRAINTS, is_disconnect, is_retryable, trans
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])
-def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    if request.param == "sqlite":
-        made = Database(tmp_path_factory.mktemp("index") / "index.sqlite")
-        upgrade(made)
-        yield made
-        made.close()
-        return
-    with services.fresh_database(request.getfixturevalue("postgres_url")) as url:
-        made = Database(url)
-        upgrade(made)
-        yield made
-        made.close()
-
-
 @pytest.fixture
 def sqlite(tmp_path: Path) -> Iterator[Database]:
     made = Database(tmp_path / "index.sqlite")
@@ -92,9 +77,9 @@ def any_row(table: sa.Table, store_id: int) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", sorted(_CONSTRAINTS))
-def test_a_broken_rule_is_named_in_the_words_of_the_domain(shared: Database, name: str) -> None:
+def test_a_broken_rule_is_named_in_the_words_of_the_domain(database: Database, name: str) -> None:
     table, columns = find_rule(name)
-    store_id = Ledger(shared).store.id
+    store_id = Ledger(database).store.id
     first, second = any_row(table, store_id), any_row(table, store_id)
     for column in columns:
         second[column] = first[column]
@@ -104,42 +89,42 @@ def test_a_broken_rule_is_named_in_the_words_of_the_domain(shared: Database, nam
         connection.execute(table.insert(), second)
 
     with pytest.raises(ConflictError) as caught:
-        shared.run(work)
+        database.run(work)
     assert caught.value.message == _CONSTRAINTS[name]
     assert isinstance(caught.value.__cause__, sa.exc.IntegrityError)
 
 
-def test_any_other_broken_rule_is_a_conflict_too(shared: Database) -> None:
-    ledger = Ledger(shared)
+def test_any_other_broken_rule_is_a_conflict_too(database: Database) -> None:
+    ledger = Ledger(database)
     with pytest.raises(ConflictError, match="the index refused a row"):
         ledger.set_blob_state(ledger.pending(1), "nonsense")
 
 
-def test_nothing_of_a_transaction_that_failed_stays(shared: Database) -> None:
-    ledger = Ledger(shared)
+def test_nothing_of_a_transaction_that_failed_stays(database: Database) -> None:
+    ledger = Ledger(database)
 
     def work(connection: Connection) -> None:
         connection.execute(metadata.tables["dataset"].insert(), any_row(metadata.tables["dataset"], ledger.store.id))
         raise UnavailableError("by hand")
 
     with pytest.raises(UnavailableError, match="by hand"):
-        shared.run(work)
-    with shared.read() as connection:
+        database.run(work)
+    with database.read() as connection:
         rows = connection.exec_driver_sql(f"SELECT COUNT(*) FROM dataset WHERE store_id = {ledger.store.id}")
         assert rows.scalar_one() == 0
 
 
-def test_a_lock_that_others_hold_is_waited_for_unseen(shared: Database) -> None:
+def test_a_lock_that_others_hold_is_waited_for_unseen(database: Database) -> None:
     """What the database undoes only because of others is run again, as often as it takes."""
     attempts = []
 
     def work(connection: Connection) -> str:
         attempts.append(1)
         if len(attempts) < 4:
-            raise busy(shared)
+            raise busy(database)
         return "done"
 
-    assert shared.run(work) == "done"
+    assert database.run(work) == "done"
     assert len(attempts) == 4
 
 
@@ -149,16 +134,16 @@ def busy(database: Database) -> sa.exc.OperationalError:
     return sa.exc.OperationalError("UPDATE", {}, psycopg.errors.DeadlockDetected("deadlock detected"))
 
 
-def test_retries_have_an_end(shared: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retries_have_an_end(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = []
     monkeypatch.setattr("vds.index.database.time.sleep", lambda seconds: None)
 
     def work(connection: Connection) -> None:
         attempts.append(1)
-        raise busy(shared)
+        raise busy(database)
 
     with pytest.raises(UnavailableError):
-        shared.run(work)
+        database.run(work)
     assert len(attempts) == 21
 
 

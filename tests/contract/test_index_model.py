@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from tests import services
 from tests.unit.index.ledger import Ledger, digest_of
 from vds.errors import ConflictError
 from vds.index.commit import Committed
 from vds.index.database import Database
 from vds.index.entries import measure, read_changes_between, read_entries
-from vds.index.migrate import upgrade
 from vds.index.plan import find_clashes
 from vds.index.schema import OPEN
 from vds.index.stores import NamespaceRow
@@ -42,21 +38,6 @@ class Step:
 
 
 steps = st.builds(Step, edits, st.integers(0, 2), st.none() | st.integers(0, 5))
-
-
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])
-def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    if request.param == "sqlite":
-        made = Database(tmp_path_factory.mktemp("index") / "index.sqlite")
-        upgrade(made)
-        yield made
-        made.close()
-        return
-    with services.fresh_database(request.getfixturevalue("postgres_url")) as url:
-        made = Database(url)
-        upgrade(made)
-        yield made
-        made.close()
 
 
 def is_sound(files: Files) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
-from vds.index.plan import Area, prefix_condition
+from vds.index.plan import Area, check_placed_paths, prefix_condition
 from vds.index.staging import StagedRow
 
 _LIVE = "e.store_id = :s AND e.namespace_id = :n AND e.first_version <= :base AND e.end_version > :base"
@@ -78,7 +78,7 @@ def copy_own_paths(connection: Connection, area: Area, base: int, source: str, t
     """Stage in another part what this transaction sees at or below `source`, placed at `target`; returns how many files."""
     under, binds = prefix_condition("v.path", source)
     placed = f"CAST(:target AS TEXT) || substr(v.path, {len(source) + 1})"
-    return connection.execute(
+    count = connection.execute(
         text(
             f"INSERT INTO staged SELECT :s, :into, {placed}, 1, 1, 0, v.digest, v.size_bytes, v.mode, v.modified_ns FROM ("
             " SELECT path, digest, size_bytes, mode, modified_ns FROM staged WHERE store_id = :s AND part_id = :p AND kind = 1"
@@ -88,3 +88,5 @@ def copy_own_paths(connection: Connection, area: Area, base: int, source: str, t
         ),
         area.binds(base, target=target, into=into_part, **binds),
     ).rowcount
+    check_placed_paths(connection, Area(area.store_id, area.namespace_id, into_part))
+    return count

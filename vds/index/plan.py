@@ -17,7 +17,7 @@ from vds.index.schema import OPEN
 from vds.index.staging import REMOVED
 from vds.model.batch import batched
 from vds.model.manifest import ChangeRow
-from vds.model.path import ancestors, range_below
+from vds.model.path import PATH_BYTES_MAX, ancestors, entry_path, range_below
 
 CLASHES_SHOWN_MAX = 100
 
@@ -125,6 +125,23 @@ def stage_copy(connection: Connection, area: Area, source: SourceView, target: s
             **binds,
         ),
     )
+    check_placed_paths(connection, area)
+
+
+def check_placed_paths(connection: Connection, area: Area) -> None:
+    """Check the names that a copy or move made by putting a path below another one.
+
+    Each half was checked by itself, so only the whole can be too long; a path of 1 024 bytes has at least 256 characters.
+
+    Raises:
+        InvalidInputError: one is longer than a path may be; the caller's transaction is undone.
+    """
+    long_paths = connection.execute(
+        text("SELECT path FROM staged WHERE store_id = :s AND part_id = :p AND length(path) > :limit ORDER BY path"),
+        area.binds(0, limit=PATH_BYTES_MAX // 4),
+    )
+    for path in long_paths.scalars():
+        entry_path(path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -515,3 +515,27 @@ class TestContentDigest:
             digests.add(namespace.upload(tree, mirror=True).version.content_digest)
         digests.add(namespace.get(0).content_digest)
         assert len(digests) == len(trees)
+
+
+class TestPathsMadeByPlacing:
+    """A name put below another may be too long although each half is fine."""
+
+    LONG = "/".join(["d" * 100] * 6)
+
+    def test_a_copy_below_a_deep_target(self, store: Store) -> None:
+        raw = store.namespace("team/raw")
+        with raw.transaction() as tx:
+            tx.write_text(f"{self.LONG}/file", "x")
+        with pytest.raises(InvalidInputError, match="the limit is 1024"):
+            raw.copy("team/raw@1", self.LONG)
+        with pytest.raises(InvalidInputError, match="the limit is 1024"), raw.transaction() as tx:
+            tx.copy("team/raw@1", self.LONG)
+        assert raw.latest().number == 1
+
+    def test_a_move_below_a_deep_target(self, store: Store) -> None:
+        raw = store.namespace("team/raw")
+        with raw.transaction() as tx:
+            tx.write_text(f"a/{self.LONG}/file", "x")
+        with pytest.raises(InvalidInputError, match="the limit is 1024"), raw.transaction() as tx:
+            tx.move("a", self.LONG)
+        assert [entry.path for entry in raw.latest().entries()] == [f"a/{self.LONG}/file"]
