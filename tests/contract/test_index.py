@@ -16,6 +16,7 @@ from sqlalchemy import event, text
 from tests.unit.index.ledger import HOUR_US, NO_LIST, Ledger, Writer, digest_of, digests, members, staged_row
 from vds.errors import ConflictError, InvalidInputError, NotFoundError
 from vds.index import commit as commit_module
+from vds.index import sweep
 from vds.index.commit import Committed, PlanAgain, Planned, find_commit_place
 from vds.index.conflicts import OnTouched, find_touched
 from vds.index.database import Connection, Database
@@ -66,6 +67,7 @@ from vds.index.stores import (
     put_store,
     read_namespace,
 )
+from vds.index.sweep import count_rows, sweep_rows
 from vds.index.versions import find_point, get_version, list_versions
 from vds.model.ref import Point, parse_point
 from vds.model.version import EVENT_CONTEXT, NO_PARENT, VERSION_CONTEXT, VersionRecord, record_digest
@@ -689,11 +691,26 @@ class TestCommit:
             times = [row.created_us for row in list_versions(connection, ledger.now(namespace))]
         assert times == [2_000_003, 2_000_002, 2_000_001, 2_000_000]
 
-    def test_what_a_commit_staged_is_gone_after_it(self, ledger: Ledger, namespace: NamespaceRow) -> None:
-        writer = ledger.open(namespace)
-        ledger.stage(writer, {"a": b"1"})
+    def test_what_a_commit_staged_is_swept_up_after_it(
+        self, ledger: Ledger, namespace: NamespaceRow, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sweep, "SWEEP_ROWS_MAX", 2)
+        writer, other = ledger.open(namespace), ledger.open(namespace)
+        ledger.stage(writer, dict.fromkeys("abcde", b"1"))
+        ledger.stage(other, dict.fromkeys("abcde", b"1"))
+        fill_part(ledger, writer, "left by a worker that came too late", {"z": b"1"}, finish=False)
         ledger.commit(writer, ledger.plan(writer))
+        assert len(rows_of(ledger, writer.area.part_id)) == 5
+        rounds = 0
+        while ledger.database.run(lambda c: sweep_rows(c, ledger.store.id)):
+            rounds += 1
+        assert rounds == (4 if ledger.database.is_sqlite else 2)  # rows by twos, then the part of the one that was late
         assert rows_of(ledger, writer.area.part_id) == {}
+        assert len(rows_of(ledger, other.area.part_id)) == 5
+        with ledger.database.read() as connection:
+            parts = connection.exec_driver_sql(f"SELECT id FROM part WHERE store_id = {ledger.store.id}").scalars().all()
+        assert parts == [other.area.part_id]
+        ledger.database.run(count_rows)
         with ledger.database.read() as connection:
             assert get_upload(connection, ledger.store.id, writer.upload.token).state == "committed"
 

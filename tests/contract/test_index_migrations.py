@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -15,7 +16,7 @@ from alembic.script import ScriptDirectory
 
 from tests import services
 from vds.errors import FormatError
-from vds.index.database import Database
+from vds.index.database import Connection, Database
 from vds.index.migrate import migrations_directory, upgrade
 from vds.index.schema import REVISION, metadata
 from vds.index.stores import check_revision, find_store
@@ -123,6 +124,28 @@ def test_a_schema_made_from_scratch_is_the_migrated_one_on_postgresql(postgres_u
         assert describe(migrated) == describe(scratch)
         migrated.close()
         scratch.close()
+
+
+def test_an_index_of_the_first_revision_keeps_its_rows(database: Database) -> None:
+    def first(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(migrations_directory()))
+        config.set_main_option("path_separator", "os")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql("INSERT INTO store VALUES (7, 'uid', 'incarnation', 0, '', 0)")
+        connection.exec_driver_sql("INSERT INTO blob VALUES (1, 7, 'packs/a', 'pending', NULL, NULL, 3, 0)")
+        connection.exec_driver_sql(
+            "INSERT INTO upload VALUES (3, 7, 'token', 1, 'open', 0, NULL, 'ada', '', '{}', 0, 'commit', 0, 0, 0)"
+        )
+
+    database.run(first)
+    with pytest.raises(FormatError, match=f"at revision 0001, this program needs {REVISION}"):
+        check_revision(database)
+    assert upgrade(database) == ("0001", REVISION)
+    with database.read() as connection:
+        assert connection.exec_driver_sql("SELECT key, fingerprint, moves FROM blob").all() == [("packs/a", None, 0)]
+        assert connection.exec_driver_sql("SELECT token, process FROM upload").all() == [("token", "")]
 
 
 def test_paths_sort_by_their_bytes_on_both(database: Database) -> None:

@@ -16,9 +16,10 @@ from vds.blobs.memory import MemoryDriver
 from vds.engine.doors import Doors
 from vds.engine.namespaces import ensure_namespace
 from vds.errors import ConflictError
-from vds.index.commit import BlobsGone, Committed, PlanAgain, Planned
+from vds.index.commit import Committed, PlanAgain, Planned
 from vds.index.database import Connection, Database
 from vds.index.migrate import upgrade
+from vds.index.needs import BlobsGone, Need
 from vds.index.placements import finish_blob, revive_blobs
 from vds.index.staging import end_upload
 from vds.index.stores import NamespaceRow
@@ -234,6 +235,30 @@ class TestCommitAndCollector:
         assert collector.join() == 0
         assert ledger.blob_state(blob_id) == "live"
 
+    def test_a_blob_condemned_after_it_was_listed_has_the_commit_planned_again(self, races: Races, ledger: Ledger) -> None:
+        namespace = ledger.namespace()
+        writer = ledger.open(namespace)
+        blob_id = ledger.put_blob(writer.upload.id, b"1")
+        ledger.stage(writer, {"a": b"1"}, place=False)
+        planned = ledger.plan_listed(writer)
+        collector = races.paused(condemning(blob_id))
+        waiting = races.blocked(committing(writer, planned))
+        assert collector.let_go() == 1
+        assert waiting.join() == PlanAgain()
+        again = ledger.plan_listed(writer)
+        assert again.needs is None
+        assert ledger.commit(writer, again) == BlobsGone(condemned=(blob_id,), missing=())
+
+    def test_a_blob_listed_and_then_locked_is_not_condemned(self, races: Races, ledger: Ledger) -> None:
+        namespace = ledger.namespace()
+        writer = ledger.open(namespace)
+        blob_id = ledger.put_blob(writer.upload.id, b"1")
+        ledger.stage(writer, {"a": b"1"}, place=False)
+        leading = races.paused(committing(writer, ledger.plan_listed(writer)))
+        collector = races.blocked(condemning(blob_id))
+        assert leading.let_go().number == 1
+        assert collector.join() == 0
+
     def test_a_blob_condemned_first_sends_the_commit_back_and_is_revived(self, races: Races, ledger: Ledger) -> None:
         namespace = ledger.namespace()
         writer = ledger.open(namespace)
@@ -266,6 +291,7 @@ def moving(old: int, new: int) -> Callable[[Connection], int]:
         connection.execute(
             text("SELECT id FROM blob WHERE id = :old OR id = :new ORDER BY id FOR UPDATE"), {"old": old, "new": new}
         )
+        connection.execute(text("UPDATE blob SET moves = moves + 1 WHERE id = :old"), {"old": old})
         return connection.execute(
             text("UPDATE object SET blob_id = :new WHERE blob_id = :old"), {"old": old, "new": new}
         ).rowcount
@@ -286,12 +312,27 @@ class TestMovedPlacement:
         assert waiting.join() == BlobsGone(condemned=(new,), missing=())
         assert isinstance(ledger.commit(writer, planned), Committed)
 
-    def test_a_placement_cannot_move_under_a_commit(self, races: Races, ledger: Ledger) -> None:
+    def test_one_that_moved_after_it_was_listed_has_the_commit_planned_again(self, races: Races, ledger: Ledger) -> None:
         namespace = ledger.namespace()
         writer = ledger.open(namespace)
         old, new = ledger.put_blob(writer.upload.id, b"1"), ledger.put_blob(writer.upload.id, b"other")
         ledger.stage(writer, {"a": b"1"}, place=False)
-        leading = races.paused(committing(writer, ledger.plan(writer)))
+        planned = ledger.plan_listed(writer)
+        mover = races.paused(moving(old, new))
+        waiting = races.blocked(committing(writer, planned))
+        assert mover.let_go() == 1
+        assert waiting.join() == PlanAgain()
+        again = ledger.plan_listed(writer)
+        assert again.needs == (Need(new, 0),)
+        assert isinstance(ledger.commit(writer, again), Committed)
+
+    @pytest.mark.parametrize("is_listed", [False, True])
+    def test_a_placement_cannot_move_under_a_commit(self, races: Races, ledger: Ledger, is_listed: bool) -> None:
+        namespace = ledger.namespace()
+        writer = ledger.open(namespace)
+        old, new = ledger.put_blob(writer.upload.id, b"1"), ledger.put_blob(writer.upload.id, b"other")
+        ledger.stage(writer, {"a": b"1"}, place=False)
+        leading = races.paused(committing(writer, ledger.plan_listed(writer) if is_listed else ledger.plan(writer)))
         mover = races.blocked(moving(old, new))
         assert leading.let_go().number == 1
         assert mover.join() == 1

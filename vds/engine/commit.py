@@ -10,7 +10,10 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from tempfile import SpooledTemporaryFile
 from typing import NoReturn
 
 from vds.blobs.objects import fresh_ulid
@@ -18,11 +21,13 @@ from vds.blobs.streams import StreamWriter
 from vds.engine.doors import Doors
 from vds.engine.journal import publish
 from vds.errors import ConflictError, OutcomeUnknownError, UnavailableError, VdsError
-from vds.index.commit import BlobsGone, Committed, CommitTerms, PlanAgain, Planned, commit_staged
+from vds.index.commit import Committed, CommitTerms, PlanAgain, Planned, commit_staged
 from vds.index.database import Connection
+from vds.index.needs import BlobsGone, list_needs
 from vds.index.placements import add_pending_blob, revive_blobs
 from vds.index.plan import Area, Counts, count_changes, find_clashes, read_changes
 from vds.index.stores import read_namespace
+from vds.index.sweep import count_rows, sweep_rows
 from vds.model.manifest import ChangeListEncoder, changes_key
 from vds.model.version import INLINE_CHANGES_BYTES_MAX, ChangeListRef
 
@@ -32,6 +37,19 @@ ROUNDS_MAX = 200
 ANSWER_TRIES = 6
 """How often the same commit is asked for again after its answer was lost: about 12 s, longer than a database takes to fail over
 to a warm standby on the same network."""
+
+
+SPOOL_BYTES_MAX = 8 * 1024 * 1024
+"""How much of a change list is kept in memory until its digest, and so its key, is known; the rest waits in a temporary file."""
+
+SPOOL_READ_BYTES = 1024 * 1024
+
+SWEEPS_MAX = 1000
+"""How many times a commit sweeps: five million rows. Whatever is left then, the next one takes."""
+
+
+COUNT_CHANGES_MIN = 50_000
+"""From how many changes on the tables are counted anew, which takes some tenths of a second."""
 
 
 class ObjectsGoneError(UnavailableError):
@@ -48,11 +66,13 @@ class CommitRequest:
         area: the staged part and the namespace.
         terms: what the operation allows.
         plan: flags (or stages) the rows against a base version; called again for each newer base.
+        check_fresh: refuses an index that is older than its store; called before anything is written for the commit.
     """
 
     area: Area
     terms: CommitTerms
     plan: Callable[[Connection, int], None]
+    check_fresh: Callable[[], None]
 
 
 def commit(doors: Doors, request: CommitRequest) -> Committed:
@@ -74,6 +94,7 @@ def commit(doors: Doors, request: CommitRequest) -> Committed:
         outcome = _commit_once(doors, request, planned)
         if isinstance(outcome, Committed):
             _acknowledge(doors, request, outcome)
+            _sweep(doors, outcome.counts.total)
             return outcome
         if isinstance(outcome, BlobsGone):
             _revive(doors, outcome)
@@ -92,7 +113,11 @@ def plan(doors: Doors, request: CommitRequest, base: int) -> Planned:
     counts = foresee(doors, request, base)
     if counts.total == 0:
         return Planned(base, counts, ChangeListRef(ChangeListEncoder().digest, 0, inline=b""))
-    return Planned(base, counts, _write_changes(doors, request.area, request.terms.upload_id))
+    request.check_fresh()
+    changes = _write_changes(doors, request.area, request.terms.upload_id)
+    with doors.index.read() as connection:
+        needs = list_needs(connection, request.area)
+    return Planned(base, counts, changes, needs)
 
 
 def foresee(doors: Doors, request: CommitRequest, base: int) -> Counts:
@@ -102,45 +127,39 @@ def foresee(doors: Doors, request: CommitRequest, base: int) -> Counts:
         ConflictError: a path would be a file and a directory at once.
     """
     area = request.area
-
-    def work(connection: Connection) -> Counts:
-        request.plan(connection, base)
+    doors.index.run(lambda connection: request.plan(connection, base))
+    with doors.index.read() as connection:  # nobody else writes these rows, and the base stays as it is
         counts = count_changes(connection, area, base)
-        if counts.added and (clashes := find_clashes(connection, area, base)):
-            raise ConflictError(
-                f"{clashes[0]!r} would be a file and a directory at once",
-                paths=clashes,
-                hint="upload to another place with target_path, or remove one of the two first",
-            )
-        return counts
-
-    return doors.index.run(work)
+        clashes = find_clashes(connection, area, base) if counts.added else []
+    if clashes:
+        raise ConflictError(
+            f"{clashes[0]!r} would be a file and a directory at once",
+            paths=clashes,
+            hint="upload to another place with target_path, or remove one of the two first",
+        )
+    return counts
 
 
 def _write_changes(doors: Doors, area: Area, upload_id: int) -> ChangeListRef:
     """Encode the flagged rows, and put them into a blob when they are too many for the record."""
     encoder = ChangeListEncoder()
-    with doors.index.read() as connection:
-        frames = encoder.frames(read_changes(connection, area))
-        held: list[bytes] = []
-        held_bytes = 0
-        for frame in frames:
-            held.append(frame)
-            held_bytes += len(frame)
-            if held_bytes > INLINE_CHANGES_BYTES_MAX:
-                break
-        else:
-            return ChangeListRef(encoder.digest, encoder.count, inline=b"".join(held))
-        rest = list(frames)
-    return _put_changes(doors, encoder, [*held, *rest], upload_id)
+    with SpooledTemporaryFile(max_size=SPOOL_BYTES_MAX) as spool:
+        with doors.index.read() as connection:
+            for frame in encoder.frames(read_changes(connection, area)):
+                spool.write(frame)
+        size_bytes = spool.tell()
+        spool.seek(0)
+        if size_bytes <= INLINE_CHANGES_BYTES_MAX:
+            return ChangeListRef(encoder.digest, encoder.count, inline=spool.read())
+        return _put_changes(doors, encoder, iter(partial(spool.read, SPOOL_READ_BYTES), b""), upload_id)
 
 
-def _put_changes(doors: Doors, encoder: ChangeListEncoder, frames: Iterable[bytes], upload_id: int) -> ChangeListRef:
+def _put_changes(doors: Doors, encoder: ChangeListEncoder, pieces: Iterable[bytes], upload_id: int) -> ChangeListRef:
     key = changes_key(encoder.digest, fresh_ulid())
     doors.index.run(lambda connection: add_pending_blob(connection, doors.store.id, key, upload_id))
     with StreamWriter(doors.blobs, key) as writer:
-        for frame in frames:
-            writer.write(frame)
+        for piece in pieces:
+            writer.write(piece)
         writer.seal()
         writer.commit()
     return ChangeListRef(encoder.digest, encoder.count, key=key)
@@ -191,6 +210,16 @@ def _revive(doors: Doors, gone: BlobsGone) -> None:
     doors.index.run(lambda connection: revive_blobs(connection, gone.condemned))
     if gone.missing:
         raise ObjectsGoneError(f"{len(gone.missing)} objects were collected before the commit", hint="upload again")
+
+
+def _sweep(doors: Doors, changes: int) -> None:
+    """Delete what this commit staged, and what others left; a crash before it leaves rows that the next commit takes."""
+    with suppress(VdsError):  # the version is there, and not one row of these matters to it
+        for _ in range(SWEEPS_MAX):
+            if not doors.index.run(lambda connection: sweep_rows(connection, doors.store.id)):
+                break
+        if changes >= COUNT_CHANGES_MIN:
+            doors.index.run(count_rows)
 
 
 def _acknowledge(doors: Doors, request: CommitRequest, committed: Committed) -> None:

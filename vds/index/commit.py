@@ -4,10 +4,12 @@ Its order is the safety of the store (lock order everywhere: upload, blobs by id
 
 1. this commit id is there already: return its version (the answer to it was lost);
 2. lock the blobs the changes newly refer to, by id, shared, each still `live`;
-3. in a new statement, read the placements again: one that moved outside the locked blobs starts all over;
+3. nothing was taken out of them since they were listed (`vds.index.needs`): else all starts over;
 4. lock the namespace head;
 5. hold what was committed since the base against what this operation allows;
-6. close and open intervals, add the version, queue its record, move the head.
+6. close and open intervals, as many as were planned, add the version, queue its record, move the head.
+
+The staged rows stay: they mean nothing once the upload is committed, and `vds.index.sweep` takes them away afterwards.
 """
 
 from __future__ import annotations
@@ -16,18 +18,19 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import bindparam, text
+from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from vds.errors import ConflictError, InvalidInputError
 from vds.index.conflicts import PATHS_SHOWN_MAX, OnTouched, Rules, judge_touched
+from vds.index.cursors import look_up_by_key
 from vds.index.database import now_us
+from vds.index.needs import BlobsGone, Need, hold_all, hold_needs
 from vds.index.plan import Area, Counts, count_changes, mark_changed
 from vds.index.queue import QueuedRecord, add_record
 from vds.index.schema import OPEN
-from vds.index.staging import end_upload, lock_upload
+from vds.index.staging import lock_upload, mark_committed
 from vds.index.stores import NamespaceRow, lock_namespace
-from vds.model.batch import batched
 from vds.model.moment import micros_of, moment_of
 from vds.model.version import VERSION_CONTEXT, ChangeListRef, VersionRecord, journal_key, record_digest
 
@@ -58,11 +61,16 @@ class CommitTerms:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A plan against `base`, and the change list that was written for it."""
+    """A plan against `base`, and the change list that was written for it.
+
+    Attributes:
+        needs: the blobs its rows refer to, as `list_needs` returned them; None lists them in the commit, at its expense.
+    """
 
     base: int
     counts: Counts
     changes: ChangeListRef
+    needs: tuple[Need, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +85,6 @@ class Committed:
 @dataclass(frozen=True, slots=True)
 class PlanAgain:
     """Someone got in first with something that alters the plan: make it again, against a newer base."""
-
-
-@dataclass(frozen=True, slots=True)
-class BlobsGone:
-    """Objects that the changes refer to are not where they were: condemned blobs can be revived, the rest sent again."""
-
-    condemned: tuple[int, ...]
-    missing: tuple[bytes, ...]
 
 
 NO_CHANGES = Counts(0, 0, 0, 0)
@@ -102,6 +102,7 @@ def commit_staged(connection: Connection, area: Area, planned: Planned, terms: C
     """
     if (place := find_commit_place(connection, area.store_id, terms.commit_id)) is not None:
         return Committed(place.number, True, planned.counts)
+    look_up_by_key(connection)
     state = lock_upload(connection, terms.upload_id)
     if state == "committed":
         if (place := find_commit_place(connection, area.store_id, terms.commit_id)) is not None:
@@ -109,8 +110,11 @@ def commit_staged(connection: Connection, area: Area, planned: Planned, terms: C
         return Committed(lock_namespace(connection, area.namespace_id).head, False, NO_CHANGES)  # it changed nothing
     if state != "open":
         raise ConflictError(f"the transaction was {state} meanwhile", hint="vds tx begin NAMESPACE")
-    if gone := _lock_blobs(connection, area):
-        return gone
+    if planned.needs is None:
+        if gone := hold_all(connection, area):
+            return gone
+    elif not hold_needs(connection, planned.needs):
+        return PlanAgain()
     head = lock_namespace(connection, area.namespace_id)
     if terms.expected_parent is not None and head.head != terms.expected_parent:
         raise ConflictError(
@@ -127,10 +131,12 @@ def commit_staged(connection: Connection, area: Area, planned: Planned, terms: C
             mark_changed(connection, area, head.head)
             counts = count_changes(connection, area, head.head)
     if counts.total == 0:
-        end_upload(connection, area.store_id, terms.upload_id, "committed")
+        mark_committed(connection, terms.upload_id)
         return Committed(head.head, False, NO_CHANGES)
     _check_shrink(connection, area, head, counts, terms)
-    _apply(connection, area, head, planned, counts, terms)
+    if not _move_intervals(connection, area, head, counts):
+        return PlanAgain()
+    _add_records(connection, area, head, planned, counts, terms)
     return Committed(head.head + 1, True, counts)
 
 
@@ -148,35 +154,6 @@ def find_commit_place(connection: Connection, store_id: int, commit_id: str) -> 
         text("SELECT namespace_id, number FROM version WHERE store_id = :s AND commit_id = :c"), {"s": store_id, "c": commit_id}
     ).one_or_none()
     return CommitPlace(row.namespace_id, row.number) if row else None
-
-
-def _lock_blobs(connection: Connection, area: Area) -> BlobsGone | None:
-    """Lock every blob the changes newly refer to; None when all are live and hold all that is needed."""
-    wanted = list(connection.execute(text(_BLOBS_OF_CHANGES), area.binds(0)).scalars())
-    locked: set[int] = set()
-    share = "" if connection.dialect.name == "sqlite" else " FOR SHARE"
-    for batch in batched(wanted, 10_000):
-        statement = text(f"SELECT id FROM blob WHERE id IN :ids AND state = 'live' ORDER BY id{share}")
-        locked.update(connection.execute(statement.bindparams(bindparam("ids", expanding=True)), {"ids": batch}).scalars())
-    # A new statement, so that it sees what the locks waited for: a placement may have moved to another blob meanwhile.
-    held = connection.execute(text(_BLOBS_OF_CHANGES), area.binds(0)).scalars().all()
-    outside = [blob_id for blob_id in held if blob_id not in locked]
-    missing = connection.execute(
-        text(
-            "SELECT DISTINCT s.digest FROM staged s LEFT JOIN object o ON o.store_id = s.store_id AND o.digest = s.digest"
-            " LEFT JOIN blob b ON b.id = o.blob_id WHERE s.store_id = :s AND s.part_id = :p AND s.kind = 1 AND s.changed = 1"
-            " AND s.size_bytes > 0 AND (o.digest IS NULL OR b.state IN ('deleting', 'deleted'))"
-        ),
-        area.binds(0),
-    )
-    lost = tuple(bytes(digest) for digest in missing.scalars())
-    return BlobsGone(tuple(outside), lost) if outside or lost else None
-
-
-_BLOBS_OF_CHANGES = (
-    "SELECT DISTINCT o.blob_id FROM staged s JOIN object o ON o.store_id = s.store_id AND o.digest = s.digest"
-    " WHERE s.store_id = :s AND s.part_id = :p AND s.kind = 1 AND s.changed = 1 AND s.size_bytes > 0 ORDER BY o.blob_id"
-)
 
 
 def _check_shrink(connection: Connection, area: Area, head: NamespaceRow, counts: Counts, terms: CommitTerms) -> None:
@@ -198,26 +175,48 @@ def _totals(connection: Connection, area: Area, number: int) -> tuple[int, int]:
     return (row.file_count, row.size_bytes) if row else (0, 0)
 
 
-def _apply(connection: Connection, area: Area, head: NamespaceRow, planned: Planned, counts: Counts, terms: CommitTerms) -> None:
+def _move_intervals(connection: Connection, area: Area, head: NamespaceRow, counts: Counts) -> bool:
+    """Close and open the intervals of the changed paths; False when that is not what was counted, and must be undone.
+
+    The rows of a part have one writer; should it not be so, the version would hold what its change list does not.
+    """
+    binds = area.binds(head.head, v=head.head + 1)
+    closed = _close_intervals(connection, binds) if counts.modified + counts.removed else 0
+    opened = connection.execute(
+        text(
+            f"INSERT {_or_fail(connection)} INTO entry"
+            " (store_id, namespace_id, path, first_version, end_version, digest, size_bytes, mode, modified_ns)"
+            f" SELECT :s, :n, path, :v, {OPEN}, digest, size_bytes, mode, modified_ns FROM staged"
+            " WHERE store_id = :s AND part_id = :p AND changed = 1 AND kind = 1 ORDER BY path"
+        ),
+        binds,
+    ).rowcount
+    return closed == counts.modified + counts.removed and opened == counts.added + counts.modified
+
+
+def _close_intervals(connection: Connection, binds: dict[str, object]) -> int:
+    mine = f"store_id = :s AND namespace_id = :n AND end_version = {OPEN}"
+    changed = "FROM staged s WHERE s.store_id = :s AND s.part_id = :p AND s.changed = 1"
+    if connection.dialect.name == "sqlite":
+        which = f"{mine} AND path IN (SELECT path {changed})"
+    else:
+        # Joined, PostgreSQL might walk through all entries to change one: it knows nothing yet of rows this young. So each is
+        # looked up; the places of rows cannot move meanwhile, since only who holds the head changes them.
+        which = f"ctid = ANY (ARRAY(SELECT (SELECT ctid FROM entry WHERE {mine} AND path = s.path) {changed}))"
+    return connection.execute(text(f"UPDATE {_or_fail(connection)} entry SET end_version = :v WHERE {which}"), binds).rowcount
+
+
+def _or_fail(connection: Connection) -> str:
+    """Return what keeps SQLite from saving every page it changes: a failure undoes the whole commit, not the statement alone."""
+    return "OR FAIL" if connection.dialect.name == "sqlite" else ""
+
+
+def _add_records(
+    connection: Connection, area: Area, head: NamespaceRow, planned: Planned, counts: Counts, terms: CommitTerms
+) -> None:
     number = head.head + 1
-    binds = area.binds(head.head, v=number)
     if planned.changes.key is not None:
         _claim_change_list(connection, area, planned.changes.key)
-    connection.execute(
-        text(
-            f"UPDATE entry SET end_version = :v WHERE store_id = :s AND namespace_id = :n AND end_version = {OPEN} AND path IN"
-            " (SELECT path FROM staged WHERE store_id = :s AND part_id = :p AND changed = 1)"
-        ),
-        binds,
-    )
-    connection.execute(
-        text(
-            "INSERT INTO entry (store_id, namespace_id, path, first_version, end_version, digest, size_bytes, mode, modified_ns)"
-            f" SELECT :s, :n, path, :v, {OPEN}, digest, size_bytes, mode, modified_ns FROM staged"
-            " WHERE store_id = :s AND part_id = :p AND changed = 1 AND kind = 1"
-        ),
-        binds,
-    )
     file_count, size_bytes = _totals(connection, area, head.head)
     record = VersionRecord(
         store=terms.store_uid,
@@ -244,7 +243,7 @@ def _apply(connection: Connection, area: Area, head: NamespaceRow, planned: Plan
     add_version(connection, area, record, digest)
     add_record(connection, area.store_id, QueuedRecord("version", head.id, number, journal_key(head.uid, number), body))
     connection.execute(text("UPDATE namespace SET head = :v, head_digest = :d WHERE id = :n"), area.binds(0, v=number, d=digest))
-    end_upload(connection, area.store_id, terms.upload_id, "committed")
+    mark_committed(connection, terms.upload_id)
 
 
 def _claim_change_list(connection: Connection, area: Area, key: str) -> None:

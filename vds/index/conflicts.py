@@ -58,11 +58,8 @@ def judge_touched(
             versions=versions,
             hint="begin the transaction again",
         )
-    if rules.on_touched == "exact":
-        under, binds = prefix_condition("t.path", rules.prefix or "")
-        touched = text(f"SELECT 1 FROM ({touched_sql('entry')}) t WHERE {under} LIMIT 1")
-        if connection.execute(touched, area.binds(0, **window, **binds)).one_or_none():
-            return "again"
+    if rules.on_touched == "exact" and find_touched_under(connection, area, base, head.head, rules.prefix or ""):
+        return "again"
     ours = _overlap(connection, area, window)
     if ours and rules.on_touched == "conflict":
         raise ConflictError(
@@ -82,6 +79,13 @@ def judge_touched(
     # Rows that equalled the base are not in the change list: if others changed such a path, ours must win there too.
     unlisted = _overlap(connection, area, window, "s.changed = 0")
     return "again" if unlisted else "recount"
+
+
+def find_touched_under(connection: Connection, area: Area, low: int, high: int, prefix: str) -> bool:
+    """Return whether anyone changed a path at or under `prefix` in the versions (`low`, `high`]; costs those changes at most."""
+    under, binds = prefix_condition("t.path", prefix)
+    touched = text(f"SELECT 1 FROM ({touched_sql('entry')}) t WHERE {under} LIMIT 1")
+    return connection.execute(touched, area.binds(0, low=low, high=high, **binds)).one_or_none() is not None
 
 
 @dataclass(frozen=True, slots=True)

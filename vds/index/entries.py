@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 from sqlalchemy import bindparam, text
 from sqlalchemy.engine import Connection
 
-from vds.index.plan import prefix_condition, touched_sql
+from vds.index.cursors import BATCH_ROWS, fetch_all, look_up_by_key
+from vds.index.plan import Area, prefix_condition, touched_sql
 from vds.model.batch import batched
+from vds.model.path import range_below
 
 _COLUMNS = "e.path, e.digest, e.size_bytes, e.mode, e.modified_ns"
-_LIVE = "e.store_id = :s AND e.namespace_id = :n AND e.first_version <= :v AND e.end_version > :v"
+# The sum keeps both databases from ix_entry_first, which would have to be sorted: see `vds.index.plan`.
+_LIVE = "e.store_id = :s AND e.namespace_id = :n AND e.first_version + 0 <= :v AND e.end_version > :v"
 
 
 class EntryRow(NamedTuple):
@@ -63,12 +66,39 @@ def read_page(connection: Connection, at: At, path: str = "", after: str = "") -
 
 def read_entries(connection: Connection, at: At, path: str = "") -> Iterator[EntryRow]:
     """Yield the entries that are `path` or below it, by path, a few thousand at a time; served by pk_entry."""
+    look_up_by_key(connection)
     under, binds = prefix_condition("e.path", path)
     rows = connection.execution_options(stream_results=True, yield_per=PAGE_ROWS).execute(
         text(f"SELECT {_COLUMNS} FROM entry e WHERE {_LIVE} AND {under} ORDER BY e.path"), at.binds(**binds)
     )
     for found, digest, size_bytes, mode, modified_ns in rows:
         yield EntryRow(found, bytes(digest), size_bytes, mode, modified_ns)
+
+
+ViewRow = tuple[str, bytes, int, int]
+"""path, digest, size_bytes, mode"""
+
+
+def read_view_page(connection: Connection, area: Area, version: int, prefix: str, after: str) -> list[ViewRow]:
+    """Return the next entries of a version below `prefix`, by path, behind `after`: at most 4 096, none at the end.
+
+    For those who look at every file of a version. Each page is a statement of its own, a range of pk_entry: who takes hours over
+    a version holds no snapshot open. What a version holds never changes, so the pages fit together.
+    """
+    look_up_by_key(connection)
+    first, end = range_below(prefix) if prefix else ("", "")
+    binds = area.binds(0, v=version, after=max(after, first), end=end)
+    below = " AND e.path < :end" if prefix else ""
+    return fetch_all(connection, f"{_VIEW} AND e.path > :after{below} ORDER BY e.path LIMIT {BATCH_ROWS}", binds)
+
+
+def find_view_row(connection: Connection, area: Area, version: int, path: str) -> ViewRow | None:
+    """Return the entry with exactly this path, or None."""
+    rows = fetch_all(connection, f"{_VIEW} AND e.path = :path", area.binds(0, v=version, path=path))
+    return rows[0] if rows else None
+
+
+_VIEW = f"SELECT e.path, e.digest, e.size_bytes, e.mode FROM entry e WHERE {_LIVE}"
 
 
 def find_entries(connection: Connection, at: At, paths: Iterable[str]) -> dict[str, EntryRow]:

@@ -3,18 +3,21 @@
     pending → live → condemned → deleting → deleted, and condemned → live (revive)
 
 Each arrow is one guarded UPDATE. A pending blob belongs to one upload. A placement changes only in a transaction that holds the
-rows of both its old and its new blob.
+rows of both its old and its new blob, and counts the `moves` of the old one up: `vds.index.needs` relies on both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import bindparam, text
+from sqlalchemy import bindparam, insert, text
 from sqlalchemy.engine import Connection
 
+from vds.index.cursors import fetch_all
 from vds.index.database import now_us
+from vds.index.schema import SMALL_BYTES_MAX, blob
 from vds.model.batch import batched
 
 LOOKUP_BATCH = 500
@@ -50,6 +53,16 @@ _LOOKUP = text(
 ).bindparams(bindparam("digests", expanding=True))
 
 
+_LIVE_SQLITE = (
+    "SELECT o.digest FROM object o JOIN blob b ON b.id = o.blob_id WHERE o.store_id = ? AND b.state = 'live'"
+    f" AND o.digest IN ({', '.join('?' * LOOKUP_BATCH)})"
+)
+_LIVE_POSTGRES = (
+    "SELECT o.digest FROM object o JOIN blob b ON b.id = o.blob_id WHERE o.store_id = %s AND b.state = 'live'"
+    " AND o.digest = ANY(%s::bytea[])"
+)
+
+
 def find_placements(connection: Connection, store_id: int, digests: Iterable[bytes]) -> dict[bytes, PlacementRow]:
     """Return where each known object is, whatever its blob's state; 500 a query, served by pk_object."""
     found: dict[bytes, PlacementRow] = {}
@@ -57,6 +70,56 @@ def find_placements(connection: Connection, store_id: int, digests: Iterable[byt
         for row in connection.execute(_LOOKUP, {"s": store_id, "digests": batch}):
             found[bytes(row.digest)] = PlacementRow(row.id, row.key, row.state, row.offset_bytes, row.length_bytes)
     return found
+
+
+def find_live(connection: Connection, store_id: int, digests: Iterable[bytes]) -> set[bytes]:
+    """Return which of these objects need not be sent: those with a live blob; served by pk_object."""
+    found: set[bytes] = set()
+    statement = _LIVE_SQLITE if connection.dialect.name == "sqlite" else _LIVE_POSTGRES
+    for batch in batched(digests, LOOKUP_BATCH):
+        if connection.dialect.name == "sqlite":
+            # One text for every call, so that it is prepared once; the last value again is harmless.
+            values: list[Any] = [store_id, *batch, *batch[-1:] * (LOOKUP_BATCH - len(batch))]
+        else:
+            values = [store_id, batch]
+        found.update(row[0] for row in fetch_all(connection, statement, values))
+    return found
+
+
+def find_known_sizes(connection: Connection, store_id: int, sizes: Iterable[int]) -> set[int]:
+    """Return which of these sizes some object of the store has; only those above 8 MiB are looked for, in ix_object_length."""
+    statement = text(
+        f"SELECT DISTINCT length_bytes FROM object WHERE store_id = :s AND length_bytes > {SMALL_BYTES_MAX}"
+        " AND length_bytes IN :sizes"
+    ).bindparams(bindparam("sizes", expanding=True))
+    found: set[int] = set()
+    for batch in batched({size for size in sizes if size > SMALL_BYTES_MAX}, LOOKUP_BATCH):
+        found.update(connection.execute(statement, {"s": store_id, "sizes": batch}).scalars())
+    return found
+
+
+def add_pending_blobs(
+    connection: Connection, store_id: int, keys: Sequence[str], upload_id: int, *, fingerprint: str | None = None
+) -> list[int]:
+    """Write down the intents to make these blobs, before their first bytes leave, and return their ids in the order of `keys`.
+
+    Args:
+        fingerprint: what a later upload finds them by, should this one not finish; see `vds.index.resume`.
+    """
+    if not keys:
+        return []
+    now = now_us(connection)
+    same = {"store_id": store_id, "state": "pending", "upload_id": upload_id, "changed_us": now, "fingerprint": fingerprint}
+    statement = insert(blob).returning(blob.c.id, sort_by_parameter_order=True)
+    return list(connection.execute(statement, [{**same, "key": key} for key in keys]).scalars())
+
+
+def drop_pending_blobs(connection: Connection, upload_id: int, blob_ids: Sequence[int]) -> None:
+    """Forget intents of which no byte ever left; a blob that is no longer pending, or another's, is left alone."""
+    connection.execute(
+        text("DELETE FROM blob WHERE id = :id AND state = 'pending' AND upload_id = :u"),
+        [{"id": blob_id, "u": upload_id} for blob_id in blob_ids],
+    )
 
 
 def add_pending_blob(connection: Connection, store_id: int, key: str, upload_id: int) -> int:
@@ -91,7 +154,8 @@ def finish_blob(
     if done.rowcount != 1:
         return False
     ordered = sorted(members, key=lambda member: member.digest)  # one order for all writers: no deadlock
-    _place_new(connection, store_id, blob_id, ordered)
+    if members and _place_new(connection, store_id, blob_id, ordered) == len(members):
+        return True
     taken = find_placements(connection, store_id, (member.digest for member in ordered))
     stale = [m for m in ordered if taken[m.digest].blob_id != blob_id and taken[m.digest].state != "live"]
     if stale:
@@ -105,19 +169,21 @@ def finish_blob(
     return True
 
 
-def _place_new(connection: Connection, store_id: int, blob_id: int, members: Sequence[Member]) -> None:
-    if not members:
-        return
-    connection.execute(
-        text(
-            "INSERT INTO object (store_id, digest, blob_id, offset_bytes, length_bytes)"
-            " VALUES (:s, :digest, :blob, :offset, :length) ON CONFLICT (store_id, digest) DO NOTHING"
-        ),
-        [
-            {"s": store_id, "digest": m.digest, "blob": blob_id, "offset": m.offset_bytes, "length": m.length_bytes}
-            for m in members
-        ],
-    )
+def _place_new(connection: Connection, store_id: int, blob_id: int, members: Sequence[Member]) -> int:
+    """Place the objects that have no placement yet, and return how many those were."""
+    if connection.dialect.name == "sqlite":
+        rows = [(store_id, one.digest, blob_id, one.offset_bytes, one.length_bytes) for one in members]
+        return connection.exec_driver_sql(_PLACE_SQLITE, rows).rowcount
+    columns = ([one.digest for one in members], [one.offset_bytes for one in members], [one.length_bytes for one in members])
+    return connection.exec_driver_sql(_PLACE_POSTGRES, (store_id, blob_id, *columns)).rowcount
+
+
+_PLACE = "INSERT INTO object (store_id, digest, blob_id, offset_bytes, length_bytes)"
+_PLACE_SQLITE = f"{_PLACE} VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_PLACE_POSTGRES = (
+    f"{_PLACE} SELECT %s, m.digest, %s, m.start, m.length FROM unnest(%s::bytea[], %s::bigint[], %s::bigint[])"
+    " AS m (digest, start, length) ON CONFLICT DO NOTHING"
+)
 
 
 def _replace_stale(
@@ -137,6 +203,10 @@ def _replace_stale(
         if taken[m.digest].blob_id in going
     ]
     if rows:
+        connection.execute(  # a commit that counts on what these blobs hold must see that they lost something
+            text("UPDATE blob SET moves = moves + 1 WHERE id IN :ids").bindparams(bindparam("ids", expanding=True)),
+            {"ids": sorted(going.intersection(old_ids))},
+        )
         connection.execute(
             text(
                 "UPDATE object SET blob_id = :b, offset_bytes = :o, length_bytes = :l"

@@ -10,18 +10,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, text
+from sqlalchemy import TextClause, bindparam, text
 from sqlalchemy.engine import Connection
 
+from vds.index.cursors import fetch_batches, look_up_by_key
 from vds.index.schema import OPEN
-from vds.index.staging import REMOVED
 from vds.model.batch import batched
 from vds.model.manifest import ChangeRow
 from vds.model.path import PATH_BYTES_MAX, ancestors, entry_path, range_below
 
 CLASHES_SHOWN_MAX = 100
 
-_LIVE = "e.store_id = :s AND e.namespace_id = :n AND e.first_version <= :base AND e.end_version > :base"
+# The sum keeps both databases from walking ix_entry_first, where all of a large first version is "not after the base".
+_LIVE = "e.store_id = :s AND e.namespace_id = :n AND e.first_version + 0 <= :base AND e.end_version > :base"
+
+# A subquery a row: as an anti-join PostgreSQL, which knows nothing yet of these rows, might look at all of them for each. Without
+# a LIMIT: for the first row of many it would walk through a shorter index. Paths are unique, so there is one row at most.
+_NOT_REMOVED = "(SELECT 1 FROM staged r WHERE r.store_id = :s AND r.part_id = :p AND r.path = e.path AND r.kind = 2) IS NULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +58,18 @@ class Counts:
 
 
 def mark_changed(connection: Connection, area: Area, base: int, *, keep_existing: bool = False) -> None:
-    """Flag the staged rows that differ from `base`; with `keep_existing`, only those whose path is not there at all."""
+    """Flag the staged rows that differ from `base`; with `keep_existing`, only those whose path is not there at all.
+
+    Rows are staged as changed, and only those that are not are written again: none in a first upload.
+    """
+    look_up_by_key(connection)
     same = "" if keep_existing else " AND e.digest = staged.digest AND e.size_bytes = staged.size_bytes AND e.mode = staged.mode"
+    found = f"(SELECT 1 FROM entry e WHERE {_LIVE} AND e.path = staged.path"
     connection.execute(
         text(
-            "UPDATE staged SET changed = CASE WHEN kind = 1 THEN"
-            f" CASE WHEN EXISTS (SELECT 1 FROM entry e WHERE {_LIVE} AND e.path = staged.path{same}) THEN 0 ELSE 1 END"
-            f" ELSE CASE WHEN EXISTS (SELECT 1 FROM entry e WHERE {_LIVE} AND e.path = staged.path) THEN 1 ELSE 0 END END"
-            " WHERE store_id = :s AND part_id = :p"
+            "UPDATE staged SET changed = 1 - changed WHERE store_id = :s AND part_id = :p AND changed <> CASE"
+            f" WHEN kind = 1 THEN CASE WHEN {found}{same}) IS NULL THEN 1 ELSE 0 END"
+            f" ELSE CASE WHEN {found}) IS NULL THEN 0 ELSE 1 END END"
         ),
         area.binds(base),
     )
@@ -68,13 +77,14 @@ def mark_changed(connection: Connection, area: Area, base: int, *, keep_existing
 
 def stage_removals(connection: Connection, area: Area, base: int, prefix: str) -> None:
     """Stage the removal of every path of `base` under `prefix` that the part does not write; earlier removals are dropped."""
+    look_up_by_key(connection)
     connection.execute(text("DELETE FROM staged WHERE store_id = :s AND part_id = :p AND kind = 2"), area.binds(base))
     under, binds = prefix_condition("e.path", prefix)
     connection.execute(
         text(
             "INSERT INTO staged SELECT e.store_id, :p, e.path, 2, 1, 0, NULL, 0, 0, 0 FROM entry e"
-            f" WHERE {_LIVE} AND {under} AND NOT EXISTS (SELECT 1 FROM staged t WHERE t.store_id = :s AND t.part_id = :p"
-            " AND t.path = e.path)"
+            f" WHERE {_LIVE} AND {under} AND (SELECT 1 FROM staged t WHERE t.store_id = :s AND t.part_id = :p"
+            " AND t.path = e.path) IS NULL"
         ),
         area.binds(base, **binds),
     )
@@ -155,6 +165,7 @@ class SourceView:
 
 def count_changes(connection: Connection, area: Area, base: int) -> Counts:
     """Count what the flagged rows change against `base`."""
+    look_up_by_key(connection)
     row = connection.execute(
         text(
             "SELECT COALESCE(SUM(CASE WHEN s.kind = 1 AND e.path IS NULL THEN 1 ELSE 0 END), 0),"
@@ -171,18 +182,12 @@ def count_changes(connection: Connection, area: Area, base: int) -> Counts:
 
 def read_changes(connection: Connection, area: Area) -> Iterator[ChangeRow]:
     """Yield the flagged rows by path, a few thousand at a time: the change list of the version to be."""
-    rows = connection.execution_options(stream_results=True, yield_per=4096).execute(
-        text(
-            "SELECT path, kind, digest, size_bytes, mode, modified_ns FROM staged"
-            " WHERE store_id = :s AND part_id = :p AND changed = 1 ORDER BY path"
-        ),
-        area.binds(0),
+    statement = (  # the row of a removal has no digest, and zeros for the rest
+        "SELECT path, digest, size_bytes, mode, modified_ns FROM staged"
+        " WHERE store_id = :s AND part_id = :p AND changed = 1 ORDER BY path"
     )
-    for path, kind, digest, size_bytes, mode, modified_ns in rows:
-        if kind == REMOVED:
-            yield ChangeRow(path, None, 0, 0, 0)
-        else:
-            yield ChangeRow(path, bytes(digest), size_bytes, mode, modified_ns)
+    for rows in fetch_batches(connection, statement, area.binds(0)):
+        yield from map(ChangeRow._make, rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,21 +210,25 @@ def find_left(connection: Connection, area: Area, base: int, *, differing: bool)
     skipped = connection.execute(
         text("SELECT COUNT(*) FROM staged WHERE store_id = :s AND part_id = :p AND kind = 1 AND changed = 0"), area.binds(base)
     ).scalar_one()
-    different = connection.execute(
-        text(
-            f"SELECT s.path FROM staged s JOIN entry e ON {_LIVE} AND e.path = s.path"
-            " WHERE s.store_id = :s AND s.part_id = :p AND s.kind = 1 AND s.changed = 0"
-            " AND (e.digest <> s.digest OR e.mode <> s.mode) ORDER BY s.path"
-        ),
-        area.binds(base),
-    )
     removed = connection.execute(
         text(
             "SELECT path FROM staged WHERE store_id = :s AND part_id = :p AND kind = 2 AND changed = 1 ORDER BY path LIMIT 10000"
         ),
         area.binds(base),
     )
-    return Left(int(skipped), tuple(different.scalars()) if differing else (), tuple(removed.scalars()))
+    return Left(int(skipped), tuple(_find_differing(connection, area, base)) if differing else (), tuple(removed.scalars()))
+
+
+def _find_differing(connection: Connection, area: Area, base: int) -> Iterator[str]:
+    look_up_by_key(connection)
+    yield from connection.execute(
+        text(
+            f"SELECT s.path FROM staged s LEFT JOIN entry e ON {_LIVE} AND e.path = s.path"
+            " WHERE s.store_id = :s AND s.part_id = :p AND s.kind = 1 AND s.changed = 0"
+            " AND (e.digest <> s.digest OR e.mode <> s.mode) ORDER BY s.path"
+        ),
+        area.binds(base),
+    ).scalars()
 
 
 def find_clashes(connection: Connection, area: Area, base: int) -> list[str]:
@@ -227,33 +236,32 @@ def find_clashes(connection: Connection, area: Area, base: int) -> list[str]:
 
     Looks at what the part writes against itself and against what `base` holds and the part does not remove.
     """
+    look_up_by_key(connection)
     found = _find_files_above(connection, area, base, _staged_paths(connection, area))
-    below = connection.execute(
+    return sorted({*found, *(_find_files_over(connection, area, base) if base else ())})
+
+
+def _find_files_over(connection: Connection, area: Area, base: int) -> Iterator[str]:
+    """Yield staged files that are directories of `base`."""
+    yield from connection.execute(
         text(
             "SELECT s.path FROM staged s WHERE s.store_id = :s AND s.part_id = :p AND s.kind = 1 AND s.changed = 1"
-            f" AND EXISTS (SELECT 1 FROM entry e WHERE {_LIVE} AND e.path >= s.path || '/' AND e.path < s.path || '0'"
-            " AND NOT EXISTS (SELECT 1 FROM staged r WHERE r.store_id = :s AND r.part_id = :p AND r.path = e.path"
-            f" AND r.kind = 2)) ORDER BY s.path LIMIT {CLASHES_SHOWN_MAX}"
+            f" AND (SELECT 1 FROM entry e WHERE {_LIVE} AND e.path >= s.path || '/' AND e.path < s.path || '0'"
+            f" AND {_NOT_REMOVED} ORDER BY e.path LIMIT 1) = 1 ORDER BY s.path LIMIT {CLASHES_SHOWN_MAX}"
         ),
         area.binds(base),
-    )
-    return sorted({*found, *below.scalars()})
+    ).scalars()
 
 
 def _staged_paths(connection: Connection, area: Area) -> Iterator[str]:
-    yield from connection.execute(
-        text("SELECT path FROM staged WHERE store_id = :s AND part_id = :p AND kind = 1 AND changed = 1 ORDER BY path"),
-        area.binds(0),
-    ).scalars()
+    statement = "SELECT path FROM staged WHERE store_id = :s AND part_id = :p AND kind = 1 AND changed = 1 ORDER BY path"
+    for rows in fetch_batches(connection, statement, area.binds(0)):
+        yield from (path for (path,) in rows)
 
 
 def _find_files_above(connection: Connection, area: Area, base: int, paths: Iterable[str]) -> list[str]:
     """Return the directories of `paths` that are files: staged ones, or live ones that are not being removed."""
-    statement = text(
-        "SELECT path FROM staged WHERE store_id = :s AND part_id = :p AND kind = 1 AND path IN :paths"
-        f" UNION SELECT e.path FROM entry e WHERE {_LIVE} AND e.path IN :paths AND NOT EXISTS"
-        " (SELECT 1 FROM staged r WHERE r.store_id = :s AND r.part_id = :p AND r.path = e.path AND r.kind = 2)"
-    ).bindparams(bindparam("paths", expanding=True))
+    statement = _files_among(connection)
     found: list[str] = []
     for batch in batched(distinct_ancestors(paths), 500):
         found.extend(connection.execute(statement, area.binds(base, paths=batch)).scalars())
@@ -262,10 +270,27 @@ def _find_files_above(connection: Connection, area: Area, base: int, paths: Iter
     return found
 
 
+def _files_among(connection: Connection) -> TextClause:
+    """Return the SELECT of those `:paths` that are files: staged, or live and not being removed."""
+    if connection.dialect.name == "sqlite":
+        return text(
+            "SELECT path FROM staged WHERE store_id = :s AND part_id = :p AND kind = 1 AND path IN :paths"
+            f" UNION SELECT e.path FROM entry e WHERE {_LIVE} AND e.path IN :paths AND {_NOT_REMOVED}"
+        ).bindparams(bindparam("paths", expanding=True))
+    return text(  # a list of hundreds looks dearer to PostgreSQL than all entries, as long as it does not know how many those are
+        'SELECT a.path FROM (SELECT path COLLATE "C" AS path FROM unnest(CAST(:paths AS TEXT[])) AS path) a WHERE'
+        " (SELECT 1 FROM staged t WHERE t.store_id = :s AND t.part_id = :p AND t.kind = 1 AND t.path = a.path) = 1"
+        f" OR (SELECT 1 FROM entry e WHERE {_LIVE} AND e.path = a.path AND {_NOT_REMOVED}) = 1"
+    )
+
+
 def distinct_ancestors(paths: Iterable[str]) -> Iterator[str]:
     """Yield each directory above sorted `paths` once: all that lies below one directory comes in one run."""
     previous: list[str] = []
+    directory = ""
     for path in paths:
+        if directory == (directory := path.rpartition("/")[0]):
+            continue  # most files lie beside the one before
         above = ancestors(path)
         yield from (directory for depth, directory in enumerate(above) if previous[depth : depth + 1] != [directory])
         previous = above

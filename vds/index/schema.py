@@ -23,8 +23,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration: what an index must be at for this program. A test holds it against `migrations/`."""
+
+SMALL_BYTES_MAX = 8 * 1024 * 1024
+"""The length beyond which objects are found by their length, in ix_object_length."""
 
 OPEN = 2**62
 """The end of an interval that has none: never NULL, so that one comparison serves."""
@@ -151,10 +154,19 @@ blob = Table(
     Column("etag", Text),
     Column("upload_id", BigInteger),  # who may finish it while pending
     Column("changed_us", BigInteger, nullable=False),
+    Column("fingerprint", Text),  # of a large one: what a file is known by before it is read
+    Column("moves", BigInteger, nullable=False, server_default=text("0")),  # how often placements were taken out of it
     _store_key("blob"),
     CheckConstraint("state IN ('pending', 'live', 'condemned', 'deleting', 'deleted')", name="state"),
     UniqueConstraint("store_id", "key"),
     Index("ix_blob_upload", "store_id", "upload_id"),
+    Index(
+        "ix_blob_fingerprint",
+        "store_id",
+        "fingerprint",
+        sqlite_where=text("fingerprint IS NOT NULL"),
+        postgresql_where=text("fingerprint IS NOT NULL"),
+    ),
     sqlite_autoincrement=True,  # an id is never used again
 )
 
@@ -167,6 +179,14 @@ object_ = Table(
     Column("offset_bytes", BigInteger, nullable=False),
     Column("length_bytes", BigInteger, nullable=False),
     Index("ix_object_blob", "store_id", "blob_id"),
+    # Whether a large file can be here already is asked before it is read; small ones are hashed anyway.
+    Index(
+        "ix_object_length",
+        "store_id",
+        "length_bytes",
+        sqlite_where=text(f"length_bytes > {SMALL_BYTES_MAX}"),
+        postgresql_where=text(f"length_bytes > {SMALL_BYTES_MAX}"),
+    ),
     sqlite_with_rowid=False,
 )
 
@@ -188,6 +208,7 @@ upload = Table(
     Column("created_us", BigInteger, nullable=False),
     Column("heartbeat_us", BigInteger, nullable=False),
     Column("expires_us", BigInteger, nullable=False),
+    Column("process", Text, nullable=False, server_default=text("''")),  # host, boot, pid and start of its writer
     _store_key("upload"),
     CheckConstraint("state IN ('open', 'committed', 'aborted')", name="state"),
     UniqueConstraint("store_id", "token"),

@@ -55,7 +55,11 @@ class PartRow:
 
 @dataclass(frozen=True, slots=True)
 class NewUpload:
-    """What is known of an upload when it begins."""
+    """What is known of an upload when it begins.
+
+    Attributes:
+        process: names its writer, so that another process of the same machine can tell whether it still runs; empty: unknown.
+    """
 
     token: str
     namespace_id: int
@@ -67,6 +71,7 @@ class NewUpload:
     allow_shrink: bool
     commit_id: str
     ttl_us: int
+    process: str = ""
 
 
 def add_upload(connection: Connection, store_id: int, new: NewUpload) -> UploadRow:
@@ -75,8 +80,8 @@ def add_upload(connection: Connection, store_id: int, new: NewUpload) -> UploadR
     connection.execute(
         text(
             "INSERT INTO upload (store_id, token, namespace_id, state, base, expected_parent, author, message, labels,"
-            " allow_shrink, commit_id, created_us, heartbeat_us, expires_us) VALUES (:s, :token, :ns, 'open', :base,"
-            " :expected, :author, :message, :labels, :shrink, :commit_id, :now, :now, :expires)"
+            " allow_shrink, commit_id, created_us, heartbeat_us, expires_us, process) VALUES (:s, :token, :ns, 'open', :base,"
+            " :expected, :author, :message, :labels, :shrink, :commit_id, :now, :now, :expires, :process)"
         ),
         {
             "s": store_id,
@@ -91,6 +96,7 @@ def add_upload(connection: Connection, store_id: int, new: NewUpload) -> UploadR
             "commit_id": new.commit_id,
             "now": now,
             "expires": now + new.ttl_us,
+            "process": new.process,
         },
     )
     return get_upload(connection, store_id, new.token)
@@ -148,6 +154,11 @@ def list_open_uploads(connection: Connection, store_id: int) -> Iterator[tuple[U
     )
     for row in rows:
         yield _upload(row), row.namespace_name, row.parts
+
+
+def mark_committed(connection: Connection, upload_id: int) -> None:
+    """Say that an upload is committed; its rows mean nothing from here on, and are swept up outside the commit."""
+    connection.execute(text("UPDATE upload SET state = 'committed' WHERE id = :id"), {"id": upload_id})
 
 
 def end_upload(connection: Connection, store_id: int, upload_id: int, state: str) -> bool:

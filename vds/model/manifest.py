@@ -18,6 +18,7 @@ import zlib
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import xxhash
@@ -35,6 +36,14 @@ _ROW = struct.Struct("<HB")
 _CONTENT = struct.Struct(f"<{DIGEST_SIZE_BYTES}sQ")
 _ROW_BYTES_MAX = _ROW.size + PATH_BYTES_MAX + _CONTENT.size
 _REMOVED, _FILE, _EXECUTABLE = 0, 1, 2
+
+
+@cache
+def _file_row(path_bytes: int) -> struct.Struct:
+    """Return the layout of a row that is not removed, whole: packed in three pieces it takes twice the time."""
+    return struct.Struct(f"<HB{path_bytes}s{DIGEST_SIZE_BYTES}sQ")
+
+
 _CONTENT_CONTEXT = "vds content 1"
 
 
@@ -67,14 +76,14 @@ class ChangeListEncoder:
         yield MAGIC
         encoded: list[bytes] = []
         times = array("q")
-        for row in rows:
-            path = row.path.encode()
-            if row.digest is None:
+        for text, digest, size_bytes, mode, modified_ns in rows:
+            path = text.encode()
+            if digest is None:
                 encoded.append(_ROW.pack(len(path), _REMOVED) + path)
             else:
-                kind = _EXECUTABLE if row.mode == MODE_EXECUTABLE else _FILE
-                encoded.append(_ROW.pack(len(path), kind) + path + _CONTENT.pack(row.digest, row.size_bytes))
-            times.append(row.modified_ns)
+                kind = _EXECUTABLE if mode == MODE_EXECUTABLE else _FILE
+                encoded.append(_file_row(len(path)).pack(len(path), kind, path, digest, size_bytes))
+            times.append(modified_ns)
             if len(encoded) == FRAME_ROWS_MAX:
                 yield self._frame(encoded, times)
                 encoded, times = [], array("q")

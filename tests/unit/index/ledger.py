@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 
 from blake3 import blake3
 
-from vds.index.commit import BlobsGone, Committed, CommitTerms, PlanAgain, Planned, commit_staged
+from vds.index.commit import Committed, CommitTerms, PlanAgain, Planned, commit_staged
 from vds.index.conflicts import OnTouched
 from vds.index.database import Connection, Database
 from vds.index.entries import At, read_entries
+from vds.index.needs import BlobsGone, list_needs
 from vds.index.placements import Member, add_pending_blob, finish_blob
 from vds.index.plan import Area, count_changes, mark_changed, stage_removals, stage_restore
 from vds.index.queue import list_records, remove_record
@@ -111,6 +112,12 @@ class Ledger:
             return Planned(head, count_changes(connection, writer.area, head), NO_LIST)
 
         return self.database.run(work)
+
+    def plan_listed(self, writer: Writer) -> Planned:
+        """Plan as the engine does, the blobs listed before the commit."""
+        planned = self.plan(writer)
+        with self.database.read() as connection:
+            return replace(planned, needs=list_needs(connection, writer.area))
 
     def plan_restore(self, writer: Writer, target: int, base: int | None = None, prefix: str = "") -> Planned:
         head = self.now_of(writer).head if base is None else base

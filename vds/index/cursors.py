@@ -1,0 +1,76 @@
+"""Statements straight on the driver, for the few that see every file of an upload: a row object each would be most of their cost.
+
+Errors come out as SQLAlchemy's own, so that `vds.index.translate` sees one kind.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+BATCH_ROWS = 4096
+
+_NAMED = re.compile(r"(?<!:):([a-z_]+)")
+_numbers = itertools.count(1)
+
+
+def fetch_batches(connection: Connection, statement: str, values: Mapping[str, Any]) -> Iterator[list[Any]]:
+    """Yield the rows of a SELECT as plain tuples, a few thousand at a time; none of the lists is empty.
+
+    The statement names its values `:name`. PostgreSQL keeps the rows behind a cursor of the server's, so memory does not grow.
+    """
+    with driver(connection) as raw, closing(_open_cursor(connection, raw)) as cursor:
+        cursor.execute(driver_statement(connection, statement), values)
+        while rows := cursor.fetchmany(BATCH_ROWS):
+            yield rows
+
+
+def fetch_all(connection: Connection, statement: str, values: Mapping[str, Any] | Sequence[Any]) -> list[Any]:
+    """Return the rows of a statement that returns few, as plain tuples; a sequence of values is for the driver's own marks."""
+    with driver(connection) as raw, closing(raw.cursor()) as cursor:
+        text = driver_statement(connection, statement) if isinstance(values, Mapping) else statement
+        cursor.execute(text, values)
+        rows: list[Any] = cursor.fetchall()
+        return rows
+
+
+def look_up_by_key(connection: Connection) -> None:
+    """Have the rest of this transaction find rows by their keys alone.
+
+    Rows are staged and committed within seconds, long before PostgreSQL counts them: for want of numbers it would read all
+    entries to find the ten that change. Looked up in the order of their keys, a million cost no more than a hash of them. SQLite
+    has no other way to join.
+    """
+    if connection.dialect.name != "sqlite":
+        connection.exec_driver_sql(
+            "SELECT set_config(name, 'off', true) FROM unnest(ARRAY['enable_seqscan', 'enable_hashjoin', 'enable_mergejoin',"
+            " 'enable_bitmapscan', 'enable_sort']) AS name"
+        ).all()  # read to its end: on a connection that streams its results it would not be carried out before
+
+
+@contextmanager
+def driver(connection: Connection) -> Iterator[Any]:
+    """Give the driver's own connection inside the transaction that `connection` is in; its errors become SQLAlchemy's."""
+    dialect = connection.dialect
+    foreign: type[Exception] = dialect.loaded_dbapi.Error
+    raw = connection.connection.driver_connection
+    try:
+        yield raw
+    except foreign as err:
+        is_lost = dialect.is_disconnect(err, connection.connection, None)  # type: ignore[arg-type]
+        raise sa.exc.DBAPIError.instance(None, None, err, foreign, connection_invalidated=is_lost, dialect=dialect) from err
+
+
+def driver_statement(connection: Connection, statement: str) -> str:
+    """Return the statement with its values named as the driver wants them; SQLite takes `:name` as it is."""
+    return statement if connection.dialect.name == "sqlite" else _NAMED.sub(r"%(\1)s", statement)
+
+
+def _open_cursor(connection: Connection, raw: Any) -> Any:
+    return raw.cursor() if connection.dialect.name == "sqlite" else raw.cursor(name=f"vds_{next(_numbers)}")

@@ -1,0 +1,52 @@
+"""The rows that an ended upload leaves behind: they mean nothing any more, so they go a few at a time and outside its commit."""
+
+from __future__ import annotations
+
+from sqlalchemy import text
+from sqlalchemy.engine import Connection
+
+from vds.index.cursors import look_up_by_key
+
+SWEEP_ROWS_MAX = 5000
+"""How many staged rows one transaction deletes from a SQLite index: some milliseconds, in which no other writer gets in."""
+
+
+def sweep_rows(connection: Connection, store_id: int) -> bool:
+    """Delete rows of one ended upload and return whether there may be more; any upload's, whoever's it was.
+
+    Open uploads are left alone. A part goes once its last rows are gone.
+    """
+    # Two who sweep take different parts: they would only wait for each other.
+    lock = "" if connection.dialect.name == "sqlite" else " FOR UPDATE OF p SKIP LOCKED"
+    part_id = connection.execute(
+        text(
+            "SELECT p.id FROM part p JOIN upload u ON u.id = p.upload_id WHERE p.store_id = :s AND u.state <> 'open'"
+            f" ORDER BY p.id LIMIT 1{lock}"
+        ),
+        {"s": store_id},
+    ).scalar_one_or_none()
+    if part_id is None:
+        return False
+    look_up_by_key(connection)
+    ids = {"s": store_id, "p": part_id}
+    if (end := _find_end(connection, ids)) is not None:
+        connection.execute(text("DELETE FROM staged WHERE store_id = :s AND part_id = :p AND path < :end"), {**ids, "end": end})
+        return True
+    connection.execute(text("DELETE FROM staged WHERE store_id = :s AND part_id = :p"), ids)
+    connection.execute(text("DELETE FROM part WHERE id = :p"), ids)
+    return True
+
+
+def count_rows(connection: Connection) -> None:
+    """Have PostgreSQL count what a large commit brought, so that it plans well before its next own count, a minute later."""
+    if connection.dialect.name != "sqlite":
+        connection.exec_driver_sql("ANALYZE entry, object, staged")
+
+
+def _find_end(connection: Connection, ids: dict[str, int]) -> str | None:
+    """Return the first path that is left for later; None takes all, as on PostgreSQL, where deleting rows holds nobody up."""
+    if connection.dialect.name != "sqlite":
+        return None
+    return connection.execute(
+        text(f"SELECT path FROM staged WHERE store_id = :s AND part_id = :p ORDER BY path LIMIT 1 OFFSET {SWEEP_ROWS_MAX}"), ids
+    ).scalar_one_or_none()
