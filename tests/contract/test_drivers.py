@@ -110,6 +110,14 @@ class TestContainer:
         driver.close()
 
 
+class TestPace:
+    def test_it_is_one_for_all_who_send_and_bounded(self, driver: BlobDriver) -> None:
+        assert driver.pace is driver.pace
+        assert 1 <= driver.pace.limit <= driver.pace.most <= 64
+        driver.put_if_absent("a", b"1")
+        assert driver.pace.pause_s() == 0
+
+
 class TestPut:
     def test_a_blob_is_seen_by_all_calls_of_all_drivers(self, driver: BlobDriver, open_again: Open) -> None:
         etag = driver.put_if_absent("objects/aa/b3", b"hello")
@@ -486,6 +494,50 @@ def test_azurite_with_a_sas(container_url: str, monkeypatch: pytest.MonkeyPatch)
     assert "SAS" in caught.value.hint
     for opened in (owner, driver, wrong):
         opened.close()
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("with_sas", [False, True])
+def test_azurite_takes_puts_and_reads_without_the_sdk(
+    container_url: str, monkeypatch: pytest.MonkeyPatch, with_sas: bool
+) -> None:
+    driver = open_driver(container_url)
+    driver.create_container()
+    if with_sas:
+        driver.close()
+        sas = generate_container_sas(
+            AZURITE_ACCOUNT,
+            container_url.rpartition("/")[2],
+            account_key=choose_credential(location_of(container_url), None, {}).key,
+            permission=ContainerSasPermissions(read=True, create=True, write=True, list=True),
+            expiry=datetime.now(UTC) + timedelta(hours=1),
+        )
+        driver = open_driver(container_url, sas)
+    for name in ("upload_blob", "stage_block", "download_blob"):
+        monkeypatch.setattr(f"azure.storage.blob.BlobClient.{name}", lambda *_, **__: pytest.fail("the SDK was asked"))
+    body = bytes(range(256)) * (12 << 10)
+    driver.put_if_absent("a~@+=b", body, {"vds_digest": "b3:00", "a1": "two words", "a_": "x"})
+    driver.stage_block("b", "+/=~ ?", memoryview(body)[1:])
+    driver.put_if_absent("empty", b"")
+    driver.commit_blocks("b", ["+/=~ ?"])
+    assert driver.read_range("a~@+=b") == body
+    assert driver.read_range("b", 5, 70000) == body[6:70006]
+    driver.close()
+
+
+@pytest.mark.services
+def test_azurite_refuses_bytes_that_changed_on_the_way(container_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = open_driver(container_url)
+    driver.create_container()
+    for check in (("x-ms-content-crc64", "AAAAAAAAAAE="), ("content-md5", "XUFAKrxLKna5cZ2REBfFkg==")):
+        monkeypatch.setattr("vds.blobs.hot.check_of", lambda body, check=check: check)
+        with pytest.raises(CorruptionError, match="bytes changed on the way"):
+            driver.put_if_absent("a", b"other")
+        with pytest.raises(CorruptionError, match="bytes changed on the way"):
+            driver.stage_block("b", "0001", b"other")
+    assert keys(driver) == []
+    assert driver.list_blocks("b") == []
+    driver.close()
 
 
 def location_of(url: str) -> AzureLocation:

@@ -24,6 +24,7 @@ from vds.errors import (
 _UNAVAILABLE_CODES = {"ServerBusy", "InternalError", "OperationTimedOut", "ContainerBeingDeleted", "AccountBeingCreated"}
 _CORRUPTION_CODES = {"Md5Mismatch", "Crc64Mismatch"}
 _EXISTS_CODES = {"BlobAlreadyExists", "ContainerAlreadyExists"}
+_NO_TRUST_WORD = "CERTIFICATE_VERIFY_FAILED"
 _NO_ADDRESS_WORDS = ("resolve", "getaddrinfo", "not known")
 
 
@@ -52,6 +53,11 @@ class Asked:
         return f"{self.what} in {self.location.url!r}"
 
 
+def is_corruption(code: str) -> bool:
+    """Return whether the service's error code says that a body is not what its check says."""
+    return code in _CORRUPTION_CODES
+
+
 def answer_error(asked: Asked, status: int, code: str) -> VdsError:
     """Return the error for an answer of HTTP status `status` with the service's error code `code`."""
     message = f"{asked.place}: the service answered {status} {code}"
@@ -63,7 +69,7 @@ def answer_error(asked: Asked, status: int, code: str) -> VdsError:
         return BlobMissingError(message, hint="run: vds fsck")
     if status in (401, 403):
         return AccessDeniedError(f"{message} to {asked.credential.origin}", hint=denied_hint(asked))
-    if code in _CORRUPTION_CODES:
+    if is_corruption(code):
         return CorruptionError(f"{message}: bytes changed on the way", hint="try again; if it stays, check memory and network")
     if status in (408, 429) or status >= 500 or code in _UNAVAILABLE_CODES:
         return UnavailableError(message, hint="try again later, or with fewer workers")
@@ -84,6 +90,9 @@ def no_answer_error(asked: Asked, reason: str, detail: str) -> UnavailableError:
     if any(word in detail for word in _NO_ADDRESS_WORDS):
         hint = f"check the spelling of the account {asked.location.account!r}: an account that does not exist has no address"
         return UnavailableError(f"{asked.place}: the host {host!r} has no address", hint=hint)
+    if _NO_TRUST_WORD in detail:
+        hint = "if this network has a certificate authority of its own, name its file: REQUESTS_CA_BUNDLE=/path/to/ca.pem"
+        return UnavailableError(f"{asked.place}: the certificate of {host!r} is not trusted", hint=hint)
     hint = "check the network and proxies, then try again"
     return UnavailableError(f"{asked.place}: no answer from {host!r} ({reason})", hint=hint)
 

@@ -1,88 +1,42 @@
-"""Blobs in an Azure storage account, or in Azurite; the only module that knows the Azure SDK.
+"""Blobs in an Azure storage account, or in Azurite.
 
-The SDK retries (5xx, timeouts, broken connections; here with the service's Retry-After), so a conditional put may meet its own
-first write: `BlobExistsError` is for the caller to check. Uploads carry an MD5 that the service compares.
+Bytes of files go through `vds.blobs.hot`; everything else, and what that does not know, through the SDK. Both retry, so a
+conditional put may meet its own first write: `BlobExistsError` is for the caller to check. Both send a check that the service
+compares.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 import requests
 from azure.core import MatchConditions
-from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
-from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
-from azure.core.pipeline.transport import RequestsTransport
-from azure.identity import DefaultAzureCredential
-from azure.storage.blob import BlobBlock, BlobSasPermissions, ContainerClient, ExponentialRetry, generate_blob_sas
+from azure.storage.blob import BlobBlock, BlobSasPermissions, ContainerClient, generate_blob_sas
 
-from vds.blobs.answers import (
-    Asked,
-    BlobMissingError,
-    RangeError,
-    answer_error,
-    check_address,
-    no_answer_error,
-    no_token_error,
-)
+from vds.blobs.answers import Asked, BlobMissingError, RangeError, check_address
 from vds.blobs.credential import Credential, choose_credential, principal_of
 from vds.blobs.driver import Blob, Block, Buffer, check_key, check_metadata
+from vds.blobs.hot import HotCalls, open_hot
 from vds.blobs.location import AZURITE_ACCOUNT, AzureLocation
-from vds.errors import (
-    BlobExistsError,
-    ConflictError,
-    CorruptionError,
-    InvalidInputError,
-    NotFoundError,
-    UnavailableError,
-    VdsError,
-    redact,
-)
+from vds.blobs.sdk import STORAGE_SCOPE, open_client, sdk_credential, translated
+from vds.blobs.signing import quoted_path
+from vds.errors import BlobExistsError, ConflictError, CorruptionError, InvalidInputError, NotFoundError, UnavailableError
+from vds.pace import Pace
 
+PACE_START = 8
+PACE_MOST = 32
 LIST_PAGE_BLOBS = 5000  # the service's limit
 COPY_ONE_REQUEST_BYTES_MAX = 256 << 20  # Copy Blob From URL takes no more; larger blobs are copied in blocks of this size
-SINGLE_PUT_BYTES_MAX = 5000 << 20  # the service's limit since version 2019-12-12: a put here is always one request
-CONNECTIONS_MAX = 64
 PUT_OVER_BLOCKS_TRIES = 10
-CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S = 60  # between two pieces of an answer, not for the whole
 COPY_TOKEN_LIFETIME = timedelta(hours=1)
-_RETRY_AFTER_S_MAX = 60.0
-_STORAGE_SCOPE = "https://storage.azure.com/.default"
-
-# Every SDK since 12.20 and every Azurite since 3.15 knows it; newest versions are refused by an Azurite a few weeks older.
-_API_VERSION = "2021-12-02"
-
-
-class _Retry(ExponentialRetry):
-    """The SDK's policy, which by itself overlooks how long a throttling service asks to be left alone."""
-
-    def get_backoff_time(self, settings: dict[str, Any]) -> float:
-        backoff_s = float(super().get_backoff_time(settings))
-        answer = settings["history"][-1].http_response if settings["history"] else None
-        try:
-            asked_s = float(answer.headers.get("Retry-After", 0)) if answer is not None else 0.0
-        except ValueError:  # a date; the service sends seconds
-            asked_s = 0.0
-        return max(backoff_s, min(asked_s, _RETRY_AFTER_S_MAX))
-
-
-class _RedactUrls(logging.Filter):
-    """urllib3 logs whole urls at DEBUG, the signature of a SAS among them; the SDK's own log hides it."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = redact(record.getMessage()), ()
-        return True
-
-
-_redact_urls = _RedactUrls()  # one, so that adding it again changes nothing
 
 
 def open_azure(location: AzureLocation, credential: object = None) -> AzureDriver:
@@ -92,6 +46,26 @@ def open_azure(location: AzureLocation, credential: object = None) -> AzureDrive
         InvalidInputError: the credential is none we know, or would be readable on the way.
     """
     return AzureDriver(location, choose_credential(location, credential, os.environ))
+
+
+@dataclass(frozen=True, slots=True)
+class _Clients:
+    """What reaches the service; of one process.
+
+    Attributes:
+        credential: as the SDK wants it.
+        hot: the calls that do without the SDK, where they know the way.
+    """
+
+    session: requests.Session
+    container: ContainerClient
+    credential: Any = field(repr=False)
+    hot: HotCalls | None
+
+    def close(self) -> None:
+        self.session.close()
+        if self.hot is not None:
+            self.hot.close()
 
 
 class AzureDriver:
@@ -106,16 +80,19 @@ class AzureDriver:
         self._is_azurite = location.account == AZURITE_ACCOUNT
         self._prefix = f"{location.prefix}/" if location.prefix else ""
         self._lock = threading.Lock()
-        self._session: requests.Session | None = None
-        self._client: ContainerClient | None = None
-        self._token: Any = None
+        self._clients: _Clients | None = None
         self._pid = 0
-        logging.getLogger("urllib3.connectionpool").addFilter(_redact_urls)
+        self._pace = Pace(PACE_START, PACE_MOST)
 
     @property
     def url(self) -> str:
         """The address of the container and prefix, without any secret."""
         return self._location.url
+
+    @property
+    def pace(self) -> Pace:
+        """How many requests at once the service takes well, learnt from its answers."""
+        return self._pace
 
     def __repr__(self) -> str:
         return f"AzureDriver({self.url!r})"
@@ -127,28 +104,35 @@ class AzureDriver:
         """Make the container if it is not there; idempotent."""
         try:
             with self._translated("make the container", writing=True):
-                if not self._opened().exists():  # more credentials may look than may make
-                    self._opened().create_container()
+                if not self._opened().container.exists():  # more credentials may look than may make
+                    self._opened().container.create_container()
         except BlobExistsError:
             return  # somebody else was quicker
 
     def put_if_absent(self, key: str, body: Buffer, metadata: Mapping[str, str] | None = None) -> str:
         """Store `body` whole under `key` and return its etag; `BlobExistsError` if the key is taken."""
         checked = check_metadata(metadata)
-        whole = bytes(body)  # the SDK takes nothing else for one request; no copy when it is bytes already
+        asked = self._asked(f"put blob {key!r}", writing=True, absent=True)
         try:
-            with self._translated(f"put blob {key!r}", writing=True, absent=True):
-                blob = self._blob(key)
-                return _etag(blob.upload_blob(whole, overwrite=False, metadata=checked, validate_content=True))
+            with translated(asked):
+                hot = self._opened().hot
+                etag = hot.put_blob(asked, self._path(key), body, checked) if hot is not None else None
+                if etag is not None:
+                    return etag.strip('"')
+                whole = bytes(body)  # the SDK takes nothing else for one request; no copy when it is bytes already
+                return _etag(self._blob(key).upload_blob(whole, overwrite=False, metadata=checked, validate_content=True))
         except BlobExistsError:
             if not self._is_azurite or self.find_blob(key) is not None:
                 raise
-        return self._put_over_blocks(key, whole, checked)
+        return self._put_over_blocks(key, body, checked)
 
     def stage_block(self, key: str, block_id: str, body: Buffer) -> None:
         """Stage one block; the same id again replaces it."""
-        with self._translated(f"stage a block of {key!r}", writing=True):
-            self._blob(key).stage_block(block_id, bytes(body), length=len(body), validate_content=True)
+        asked = self._asked(f"stage a block of {key!r}", writing=True)
+        with translated(asked):
+            hot = self._opened().hot
+            if hot is None or not hot.put_block(asked, self._path(key), block_id, body):
+                self._blob(key).stage_block(block_id, bytes(body), length=memoryview(body).nbytes, validate_content=True)
 
     def list_blocks(self, key: str) -> list[Block]:
         """Return the staged blocks of `key`; empty when there are none."""
@@ -181,8 +165,13 @@ class AzureDriver:
         assert offset_bytes >= 0 <= (length_bytes or 0), (offset_bytes, length_bytes)
         if length_bytes == 0:
             return self._read_nothing(key, offset_bytes)
+        asked = self._asked(f"read blob {key!r}")
         try:
-            with self._translated(f"read blob {key!r}"):
+            with translated(asked):
+                hot = self._opened().hot
+                found = hot.get_range(asked, self._path(key), offset_bytes, length_bytes) if hot is not None else None
+                if found is not None:
+                    return found
                 stream = self._blob(key).download_blob(offset_bytes, length_bytes)
                 body: bytes = stream.readall()
                 # The SDK's own `size` is what it read; the blob's stands behind the slash of "bytes 0-4/5".
@@ -201,7 +190,9 @@ class AzureDriver:
         The service's `startFrom` is left alone: it came in 2026, and stands for one level of a hierarchy only.
         """
         with self._translated("list blobs"):
-            found = self._opened().list_blobs(self._prefix + prefix, include=["metadata"], results_per_page=LIST_PAGE_BLOBS)
+            found = self._opened().container.list_blobs(
+                self._prefix + prefix, include=["metadata"], results_per_page=LIST_PAGE_BLOBS
+            )
             pages = found.by_page()
         while True:
             with self._translated("list blobs"):
@@ -261,62 +252,51 @@ class AzureDriver:
         if self._credential.key or self._credential.sas:
             return None
         with self._translated("ask for a token"):
-            self._opened()
-            return principal_of(self._token.get_token(_STORAGE_SCOPE).token)
+            return principal_of(self._opened().credential.get_token(STORAGE_SCOPE).token)
 
     def close(self) -> None:
         """Let go of connections; idempotent. A later call opens new ones."""
         with self._lock:
-            if self._session is not None and self._pid == os.getpid():
-                self._session.close()
-            self._session = self._client = None
+            if self._clients is not None and self._pid == os.getpid():
+                self._clients.close()
+            self._clients = None
 
-    def _opened(self) -> ContainerClient:
-        client = self._client
-        if client is not None and self._pid == os.getpid():
-            return client
+    def _opened(self) -> _Clients:
+        clients = self._clients
+        if clients is not None and self._pid == os.getpid():
+            return clients
         if self._pid != os.getpid():
             self._lock = threading.Lock()  # after a fork it may be held by a thread that is not here; so are the connections
         with self._lock:
-            if self._client is None or self._pid != os.getpid():
-                self._session, self._client = self._connect()
+            if self._clients is None or self._pid != os.getpid():
+                self._clients = self._connect()
                 self._pid = os.getpid()
-            return self._client
+            return self._clients
 
-    def _connect(self) -> tuple[requests.Session, ContainerClient]:
-        check_address(Asked(self._location, self._credential, "look for the store", writing=False))
-        session = requests.Session()
-        for scheme in ("https://", "http://"):
-            session.mount(scheme, requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=CONNECTIONS_MAX))
-        timeouts: dict[str, Any] = {"connection_timeout": CONNECT_TIMEOUT_S, "read_timeout": READ_TIMEOUT_S}
-        client = ContainerClient(
-            self._location.account_url,
-            self._location.container,
-            self._sdk_credential(),
-            transport=RequestsTransport(session=session, session_owner=False, **timeouts),
-            # Waits of 2, 4, 8, 16 and 32 s; a connection is tried thrice, so a misspelt account shows in a few seconds.
-            retry_policy=_Retry(
-                initial_backoff=0, increment_base=2, retry_total=5, retry_connect=2, retry_status=5, random_jitter_range=1
-            ),
-            api_version=_API_VERSION,
-            max_single_put_size=SINGLE_PUT_BYTES_MAX,
-            max_single_get_size=SINGLE_PUT_BYTES_MAX,
-            **timeouts,
-        )
-        return session, client
+    def _connect(self) -> _Clients:
+        check_address(self._asked("look for the store"))
+        credential = sdk_credential(self._credential)
+        session, container = open_client(self._location, credential, self._pace)
 
-    def _sdk_credential(self) -> Any:
-        if self._credential.key:
-            return AzureNamedKeyCredential(self._credential.account, self._credential.key)
-        if self._credential.sas:
-            return AzureSasCredential(self._credential.sas)
-        self._token = self._credential.token or DefaultAzureCredential()
-        return self._token
+        def ask_token() -> tuple[str, float]:
+            found = credential.get_token(STORAGE_SCOPE)
+            return found.token, found.expires_on
+
+        return _Clients(session, container, credential, open_hot(self._location, self._credential, ask_token, self._pace))
+
+    def _asked(self, what: str, *, writing: bool = False, absent: bool = False) -> Asked:
+        return Asked(self._location, self._credential, what, writing, absent)
+
+    def _translated(self, what: str, *, writing: bool = False, absent: bool = False) -> AbstractContextManager[None]:
+        return translated(self._asked(what, writing=writing, absent=absent))
+
+    def _path(self, key: str) -> str:
+        return quoted_path(urlsplit(self._location.account_url).path, self._location.container, self._prefix + check_key(key))
 
     def _blob(self, key: str) -> Any:
-        return self._opened().get_blob_client(self._prefix + check_key(key))
+        return self._opened().container.get_blob_client(self._prefix + check_key(key))
 
-    def _put_over_blocks(self, key: str, body: bytes, metadata: dict[str, str]) -> str:
+    def _put_over_blocks(self, key: str, body: Buffer, metadata: dict[str, str]) -> str:
         """Put where uncommitted blocks are: Azurite refuses a plain put then, the service does not.
 
         The block's id is random, of the length that the ids there have: all ids of one blob have one length, and another writer
@@ -324,7 +304,7 @@ class AzureDriver:
         """
         for _ in range(PUT_OVER_BLOCKS_TRIES):
             length = max((len(block.block_id) for block in self.list_blocks(key)), default=16)
-            block_ids = [secrets.token_hex(length)[:length]] if body else []
+            block_ids = [secrets.token_hex(length)[:length]] if len(body) else []
             try:
                 for block_id in block_ids:
                     self.stage_block(key, block_id, body)
@@ -358,31 +338,10 @@ class AzureDriver:
                 expiry=datetime.now(UTC) + COPY_TOKEN_LIFETIME,
             )
             return f"{blob.url}?{sas}", {}
-        return blob.url, {"source_authorization": f"Bearer {self._token.get_token(_STORAGE_SCOPE).token}"}
+        return blob.url, {"source_authorization": f"Bearer {self._opened().credential.get_token(STORAGE_SCOPE).token}"}
 
     def _not_found(self, key: str) -> NotFoundError:
         return BlobMissingError(f"there is no blob {key!r} in {self.url!r}", hint="run: vds fsck")
-
-    @contextmanager
-    def _translated(self, what: str, *, writing: bool = False, absent: bool = False) -> Iterator[None]:
-        try:
-            yield
-        except VdsError:
-            raise
-        except AzureError as err:
-            # The cause is left out of the traceback where it could show the url with its SAS.
-            raise _translate(err, Asked(self._location, self._credential, what, writing, absent)) from (
-                None if self._credential.sas else err
-            )
-
-
-def _translate(err: AzureError, asked: Asked) -> VdsError:
-    if isinstance(err, HttpResponseError) and err.status_code is not None:
-        return answer_error(asked, err.status_code, _error_code(err))
-    if isinstance(err, ClientAuthenticationError):
-        return no_token_error(asked)
-    cause = getattr(err, "inner_exception", None) or err
-    return no_answer_error(asked, type(cause).__name__, f"{err} {cause!r}")
 
 
 def _past_end(key: str, size_bytes: int, start_bytes: int, end_bytes: int) -> CorruptionError:
@@ -391,9 +350,3 @@ def _past_end(key: str, size_bytes: int, start_bytes: int, end_bytes: int) -> Co
 
 def _etag(answer: Mapping[str, Any]) -> str:
     return str(answer["etag"]).strip('"')  # listings leave the quotes out
-
-
-def _error_code(err: HttpResponseError) -> str:
-    headers: Mapping[str, str] = getattr(err.response, "headers", {})
-    code = getattr(err, "error_code", None) or headers.get("x-ms-error-code")
-    return str(getattr(code, "value", code) or "")

@@ -30,7 +30,9 @@ from pathlib import Path
 from vds.blobs import disk
 from vds.blobs.driver import METADATA_BYTES_MAX, Blob, Block, Buffer, check_key, check_metadata, is_key
 from vds.errors import BlobExistsError, ConflictError, CorruptionError, InvalidInputError, NotFoundError
+from vds.pace import Pace
 
+REQUESTS_AT_ONCE = 3
 LEFTOVER_AGE_S = 7 * 24 * 3600
 
 _TEMP = ".vds-tmp"
@@ -52,11 +54,17 @@ class DirectoryDriver:
         self._meta = self._root / _META
         # Directories known to be there, on the disk, and no symbolic links; saves system calls, is never relied on.
         self._made: set[Path] = set()
+        self._pace = Pace(REQUESTS_AT_ONCE, REQUESTS_AT_ONCE)
 
     @property
     def url(self) -> str:
         """The address: `file:///DIR`."""
         return self._root.as_uri()
+
+    @property
+    def pace(self) -> Pace:
+        """A few at once: a disk gains nothing from more, and never asks for less."""
+        return self._pace
 
     def __repr__(self) -> str:
         return f"DirectoryDriver({str(self._root)!r})"

@@ -9,8 +9,8 @@ Every driver (Azure, directory, memory) keeps these promises, and one suite chec
 - **Read after write.** Once a put has returned, every `find_blob`, `read_range` and `list_blobs` sees it.
 - **Uncommitted blocks** are invisible to all but `list_blocks`, and do not stop a `put_if_absent`.
 - **Thread safety.** Every method may be called from any thread; a driver survives fork.
-- **No policy.** Drivers do not cache, hash or interpret keys, and retry only where the service's own SDK does (the Azure one):
-  after a retry, `BlobExistsError` may stand for our own first write, so the caller compares before it believes a conflict.
+- **No policy.** Drivers do not cache, hash or interpret keys, and retry only where a service asks for it (the Azure one): after
+  a retry, `BlobExistsError` may stand for our own first write, so the caller compares before it believes a conflict.
 
 Errors: `NotFoundError` (no such blob or container), `BlobExistsError`, `ConflictError` (an etag did not match),
 `AccessDeniedError`, `UnavailableError`, `NoSpaceError`, `CorruptionError` (a transport check failed), each with a hint.
@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from vds.errors import InvalidInputError
+from vds.pace import Pace
 
 Buffer = bytes | bytearray | memoryview
 
@@ -94,6 +95,11 @@ class BlobDriver(Protocol):
     @property
     def url(self) -> str:
         """The address of the container and prefix, without any secret; `connect` accepts it."""
+        ...
+
+    @property
+    def pace(self) -> Pace:
+        """How many requests at once this service takes well; one and the same for all who send through this driver."""
         ...
 
     def create_container(self) -> None:

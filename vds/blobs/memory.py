@@ -16,8 +16,10 @@ from typing import NoReturn
 
 from vds.blobs.driver import Blob, Block, Buffer, check_key, check_metadata
 from vds.errors import BlobExistsError, ConflictError, CorruptionError, InvalidInputError, NotFoundError
+from vds.pace import Pace
 
 LIST_PAGE_BLOBS = 1000
+REQUESTS_AT_ONCE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +60,17 @@ class MemoryDriver:
     def __init__(self, name: str) -> None:
         self._name = name
         self._container = _containers.setdefault(name, _Container())
+        self._pace = Pace(REQUESTS_AT_ONCE, REQUESTS_AT_ONCE)
 
     @property
     def url(self) -> str:
         """The address: `memory://NAME`."""
         return f"memory://{self._name}"
+
+    @property
+    def pace(self) -> Pace:
+        """A few at once: memory takes as many as the processors bring, and never asks for less."""
+        return self._pace
 
     def __repr__(self) -> str:
         return f"MemoryDriver({self._name!r})"

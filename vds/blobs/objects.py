@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import xxhash
 from blake3 import blake3
 
 from vds.blobs.driver import BlobDriver, Buffer
-from vds.errors import BlobExistsError, OutcomeUnknownError
-from vds.model.content import check_sent
+from vds.errors import BlobExistsError, InvalidInputError, OutcomeUnknownError
 from vds.model.digest import Digest
 from vds.model.ulid import RANDOM_BYTES, new_ulid
-from vds.pipeline import TRANSFER_LIMITS, Limits, parallel_map
 
-SINGLE_PUT_BYTES_MAX = 16 * 1024 * 1024
 BLOCK_BYTES_MIN = 8 * 1024 * 1024  # 4 MiB lost a fifth of the rate, 16 MiB gained nothing, 32 MiB fall out of the L3 cache
-BLOCKS_MAX = 50_000  # Azure's limit on the blocks of one blob
+BLOCK_BYTES_MAX = 4000 * 1024 * 1024  # Azure's limits: on one block, and on the blocks of one blob
+BLOCKS_MAX = 50_000
+SINGLE_PUT_BYTES_MAX = BLOCK_BYTES_MIN
+"""Objects up to here go whole, in one request."""
 DIGEST_METADATA = "vds_digest"
+_STREAMS = "objects/~~/"
 _MIB = 1024 * 1024
 
 
@@ -56,7 +56,12 @@ def object_key(digest_raw: bytes, generation: str) -> str:
 
 def stream_key(ulid: str) -> str:
     """Return the key of an object whose digest is known only at its end."""
-    return f"objects/~~/{ulid}"
+    return f"{_STREAMS}{ulid}"
+
+
+def is_stream_key(key: str) -> bool:
+    """Return whether a key says nothing of the digest of what it holds."""
+    return key.startswith(_STREAMS)
 
 
 def pack_key(ulid: str) -> str:
@@ -65,92 +70,23 @@ def pack_key(ulid: str) -> str:
 
 
 def block_size_bytes(size_bytes: int) -> int:
-    """Return into what pieces an object of this size must be cut for `put_object`: one piece when it is sent whole."""
-    if size_bytes <= SINGLE_PUT_BYTES_MAX:
-        return SINGLE_PUT_BYTES_MAX
+    """Return into what pieces an object of this size is cut: 8 MiB, more only where 50 000 such blocks would not hold it.
+
+    Raises:
+        InvalidInputError: it is larger than the service's largest blob, about 190.7 TiB.
+    """
     needed = -(-size_bytes // BLOCKS_MAX)
-    return max(BLOCK_BYTES_MIN, -(-needed // _MIB) * _MIB)
+    block_bytes = max(BLOCK_BYTES_MIN, -(-needed // _MIB) * _MIB)
+    if block_bytes > BLOCK_BYTES_MAX:
+        raise InvalidInputError(
+            f"{size_bytes} bytes are more than a blob can have ({BLOCKS_MAX * BLOCK_BYTES_MAX})", hint="split the file"
+        )
+    return block_bytes
 
 
 def block_id(index: int, fingerprint: str) -> str:
     """Return the id of one block: its place and XXH3-128, so that a resumed upload knows which blocks it need not send."""
     return f"{index:06x}-{fingerprint}"
-
-
-def put_object(
-    driver: BlobDriver,
-    key: str,
-    blocks: Iterable[Buffer],
-    *,
-    size_bytes: int,
-    digest_raw: bytes,
-    limits: Limits = TRANSFER_LIMITS,
-) -> str:
-    """Store one object whole under a fresh key and return the blob's etag.
-
-    What is stored is exactly what `digest_raw` names: the bytes are hashed on their way out, and the blob comes into being only
-    after that. Blocks already staged under this key (an interrupted upload) are not sent again.
-
-    Args:
-        driver: where to.
-        key: made for this placement; not used for any other bytes.
-        blocks: the object's bytes in pieces of `block_size_bytes(size_bytes)`, none reused after it was yielded.
-        size_bytes: of the object, more than 0.
-        digest_raw: of the object.
-        limits: workers and bytes in flight, for this one object.
-
-    Raises:
-        SourceChangedError: the bytes are not the ones that `digest_raw` names; no blob was made.
-        OutcomeUnknownError: the key holds something else.
-    """
-    assert size_bytes > 0, "an object of no bytes has no blob"
-    if size_bytes <= SINGLE_PUT_BYTES_MAX:
-        pieces = list(blocks)
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        check_sent(key, expected_raw=digest_raw, sent_raw=blake3(body).digest(), expected_bytes=size_bytes, sent_bytes=len(body))
-        return put_blob(driver, key, body)
-    staging = _Staging(driver, key)
-    heavy = parallel_map(
-        staging.stage,
-        staging.hashed(blocks),
-        workers=limits.workers,
-        in_flight_max=limits.workers * 2,
-        weigh=lambda block: len(block[1]),
-        in_flight_bytes_max=limits.in_flight_bytes_max,
-    )
-    block_ids = list(heavy)
-    check_sent(
-        key, expected_raw=digest_raw, sent_raw=staging.digest_raw, expected_bytes=size_bytes, sent_bytes=staging.size_bytes
-    )
-    return commit_blob(driver, key, block_ids, size_bytes=size_bytes, digest_raw=digest_raw)
-
-
-class _Staging:
-    """The blocks of one object on their way."""
-
-    def __init__(self, driver: BlobDriver, key: str) -> None:
-        self._driver = driver
-        self._key = key
-        self._staged = {(block.block_id, block.size_bytes) for block in driver.list_blocks(key)}
-        self._hasher = blake3()
-        self.size_bytes = 0
-
-    @property
-    def digest_raw(self) -> bytes:
-        return self._hasher.digest()
-
-    def hashed(self, blocks: Iterable[Buffer]) -> Iterator[tuple[int, Buffer]]:
-        for index, block in enumerate(blocks):
-            self._hasher.update(block)
-            self.size_bytes += len(block)
-            yield index, block
-
-    def stage(self, numbered: tuple[int, Buffer]) -> str:
-        index, block = numbered
-        name = block_id(index, xxhash.xxh3_128_hexdigest(block))
-        if (name, len(block)) not in self._staged:
-            self._driver.stage_block(self._key, name, block)
-        return name
 
 
 def commit_blob(driver: BlobDriver, key: str, block_ids: list[str], *, size_bytes: int, digest_raw: bytes) -> str:

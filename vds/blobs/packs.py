@@ -31,7 +31,13 @@ _MAGIC = b"VDSPACK1"
 _FORMAT = 1
 _ROW = struct.Struct("<32sQQQ")
 _TRAILER = struct.Struct(f"<8sIIQ{DIGEST_SIZE_BYTES}s")
+ROW_BYTES = _ROW.size
+"""What a member costs besides its bytes; the trailer is as long."""
 _TAIL_BYTES_MAX = PACK_MEMBERS_MAX * _ROW.size + _TRAILER.size
+
+
+PACK_BUFFER_BYTES = PACK_TARGET_BYTES + _TAIL_BYTES_MAX
+"""What a builder of the usual target needs; an object sent whole fits it too."""
 
 
 class PackRow(NamedTuple):
@@ -47,14 +53,19 @@ class PackBuilder:
     """Fills one pack in memory; used by one thread, for one pack.
 
     A file can be read straight into the pack: `room` lends the free space, `claim` keeps what was read there.
+
+    Args:
+        target_bytes: what it should weigh when it is full.
+        buffer: memory to fill instead of its own, of `PACK_BUFFER_BYTES` for the usual target.
     """
 
-    def __init__(self, target_bytes: int = PACK_TARGET_BYTES) -> None:
+    def __init__(self, target_bytes: int = PACK_TARGET_BYTES, buffer: memoryview | None = None) -> None:
         assert 0 < target_bytes <= PACK_BYTES_MAX, target_bytes
         self._target_bytes = target_bytes
         # One member always fits, and the rows of as many members as there can be; pages never touched cost no memory.
         room_bytes = min(max(target_bytes, MEMBER_BYTES_END) + _TAIL_BYTES_MAX, PACK_BYTES_MAX)
-        self._buffer = memoryview(bytearray(room_bytes))
+        self._buffer = memoryview(bytearray(room_bytes)) if buffer is None else buffer
+        assert len(self._buffer) >= room_bytes, (len(self._buffer), room_bytes)
         self._used_bytes = 0
         self._rows: list[bytes] = []
 

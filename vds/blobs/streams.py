@@ -12,11 +12,13 @@ from blake3 import blake3
 
 from vds.blobs.driver import BlobDriver, Buffer
 from vds.blobs.objects import BLOCK_BYTES_MIN, BLOCKS_MAX, DIGEST_METADATA, block_id, commit_blob, put_blob
+from vds.buffers import BufferPool, Loan
 from vds.errors import InvalidInputError
 from vds.model.digest import Digest
-from vds.pipeline import TRANSFER_LIMITS, Lane, Limits
+from vds.pipeline import Lane
 
 _BLOCKS_A_STEP = 10_000
+IN_FLIGHT_BYTES_MAX = 192 * 1024 * 1024
 
 
 class Stream(NamedTuple):
@@ -27,7 +29,7 @@ class Stream(NamedTuple):
     etag: str
 
 
-def put_stream(driver: BlobDriver, key: str, chunks: Iterable[Buffer], *, limits: Limits = TRANSFER_LIMITS) -> Stream:
+def put_stream(driver: BlobDriver, key: str, chunks: Iterable[Buffer]) -> Stream:
     """Store the bytes of `chunks`, of whatever sizes, under a fresh key; its digest goes into the metadata `vds_digest`.
 
     A stream of no bytes makes no blob.
@@ -35,7 +37,7 @@ def put_stream(driver: BlobDriver, key: str, chunks: Iterable[Buffer], *, limits
     Raises:
         OutcomeUnknownError: the key holds something else.
     """
-    with StreamWriter(driver, key, limits=limits) as writer:
+    with StreamWriter(driver, key) as writer:
         for chunk in chunks:
             writer.write(chunk)
         digest_raw, size_bytes = writer.seal()
@@ -49,14 +51,15 @@ class StreamWriter:
     already, `commit` is simply not called: staged blocks are invisible, and the service drops them.
     """
 
-    def __init__(self, driver: BlobDriver, key: str, *, limits: Limits = TRANSFER_LIMITS) -> None:
+    def __init__(self, driver: BlobDriver, key: str) -> None:
         self._driver = driver
         self._key = key
-        self._lane: Lane[str] = Lane(workers=limits.workers, in_flight_bytes_max=limits.in_flight_bytes_max)
+        self._lane: Lane[None] = Lane(driver.pace, in_flight_bytes_max=IN_FLIGHT_BYTES_MAX)
         self._hasher = blake3()
-        self._buffer = bytearray()
+        self._pool = BufferPool(stream_block_bytes(0))
+        self._block: Loan | None = None
+        self._filled_bytes = 0
         self._size_bytes = 0
-        self._count = 0
         self._block_ids: list[str] = []
         self._is_sealed = False
 
@@ -72,19 +75,23 @@ class StreamWriter:
         self._size_bytes += len(view)
         position = 0
         while position < len(view):
-            room = stream_block_bytes(self._count) - len(self._buffer)
-            self._buffer += view[position : position + room]
-            position += room
-            if len(self._buffer) == stream_block_bytes(self._count):
-                self._send()
+            if self._block is None:
+                self._block = self._next_block()
+            room = self._block.view[self._filled_bytes :]
+            piece = view[position : position + len(room)]
+            room[: len(piece)] = piece
+            position += len(piece)
+            self._filled_bytes += len(piece)
+            if self._filled_bytes == len(self._block.view):
+                self._send(self._block)
         return len(view)
 
     def seal(self) -> tuple[bytes, int]:
         """Wait until everything is staged and return the raw digest and the size; again is harmless."""
         if not self._is_sealed:
-            if self._count and self._buffer:
-                self._send()
-            self._block_ids = self._lane.finish()
+            if self._block_ids and self._block is not None:
+                self._send(self._block)
+            self._lane.finish()
             self._is_sealed = True
         return self._hasher.digest(), self._size_bytes
 
@@ -97,8 +104,9 @@ class StreamWriter:
         assert self._is_sealed, "commit before seal"
         assert self._size_bytes, "an object of no bytes has no blob"
         digest_raw = self._hasher.digest()
-        if not self._count:
-            return put_blob(self._driver, self._key, self._buffer, {DIGEST_METADATA: Digest.from_raw(digest_raw)})
+        if self._block is not None:  # all of it fitted one block
+            body = self._block.view[: self._filled_bytes]
+            return put_blob(self._driver, self._key, body, {DIGEST_METADATA: Digest.from_raw(digest_raw)})
         return commit_blob(self._driver, self._key, self._block_ids, size_bytes=self._size_bytes, digest_raw=digest_raw)
 
     def close(self) -> None:
@@ -111,17 +119,25 @@ class StreamWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _send(self) -> None:
-        if self._count == BLOCKS_MAX:
+    def _next_block(self) -> Loan:
+        index = len(self._block_ids)
+        if index == BLOCKS_MAX:
             raise InvalidInputError(f"the stream is longer than {BLOCKS_MAX} blocks", hint="write it to a file and upload that")
-        block, self._buffer = self._buffer, bytearray()
-        self._lane.submit(partial(self._stage, self._count, block), len(block))
-        self._count += 1
+        if self._pool.size_bytes != stream_block_bytes(index):
+            self._pool = BufferPool(stream_block_bytes(index))
+        return self._pool.lend()
 
-    def _stage(self, index: int, block: bytearray) -> str:
-        name = block_id(index, xxhash.xxh3_128_hexdigest(block))
-        self._driver.stage_block(self._key, name, block)
-        return name
+    def _send(self, block: Loan) -> None:
+        self._lane.submit(partial(self._stage, len(self._block_ids), block, self._filled_bytes), self._filled_bytes)
+        self._block_ids.append("")  # its worker fills it in
+        self._block, self._filled_bytes = None, 0
+
+    def _stage(self, index: int, block: Loan, filled_bytes: int) -> None:
+        body = block.view[:filled_bytes]
+        name = block_id(index, xxhash.xxh3_128_hexdigest(body))
+        self._driver.stage_block(self._key, name, body)
+        self._block_ids[index] = name
+        block.release()
 
 
 def stream_block_bytes(index: int) -> int:

@@ -2,50 +2,39 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 
 import pytest
 from blake3 import blake3
 
 from tests.unit.blobs.spy import SpyDriver
-from vds.blobs import objects
+from vds.blobs.driver import Buffer
 from vds.blobs.objects import (
+    BLOCK_BYTES_MAX,
     BLOCK_BYTES_MIN,
     BLOCKS_MAX,
+    DIGEST_METADATA,
     SINGLE_PUT_BYTES_MAX,
     Placement,
     RecordDivergedError,
+    block_id,
     block_size_bytes,
+    commit_blob,
     fresh_ulid,
     object_key,
     pack_key,
     put_blob,
-    put_object,
     put_record,
     stream_key,
 )
-from vds.errors import OutcomeUnknownError
-from vds.model.content import SourceChangedError
+from vds.errors import InvalidInputError, NotFoundError, OutcomeUnknownError
 from vds.model.digest import Digest
 from vds.model.ulid import is_ulid
-from vds.pipeline import Limits
 
 MIB = 1024 * 1024
 
 
 def digest(body: bytes) -> bytes:
     return blake3(body).digest()
-
-
-@pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make an object of 16 bytes a large one."""
-    monkeypatch.setattr(objects, "SINGLE_PUT_BYTES_MAX", 15)
-    monkeypatch.setattr(objects, "BLOCK_BYTES_MIN", 8)
-
-
-def cut(body: bytes, size: int = 8) -> Iterator[bytes]:
-    return (body[start : start + size] for start in range(0, len(body), size))
 
 
 def test_keys() -> None:
@@ -59,88 +48,105 @@ def test_keys() -> None:
 
 
 def test_block_sizes_follow_the_size() -> None:
-    assert block_size_bytes(1) == SINGLE_PUT_BYTES_MAX
-    assert block_size_bytes(SINGLE_PUT_BYTES_MAX) == SINGLE_PUT_BYTES_MAX
+    assert block_size_bytes(1) == SINGLE_PUT_BYTES_MAX == BLOCK_BYTES_MIN
     assert block_size_bytes(SINGLE_PUT_BYTES_MAX + 1) == BLOCK_BYTES_MIN
     assert block_size_bytes(BLOCK_BYTES_MIN * BLOCKS_MAX) == BLOCK_BYTES_MIN
     assert block_size_bytes(BLOCK_BYTES_MIN * BLOCKS_MAX + 1) == BLOCK_BYTES_MIN + MIB
     for size_bytes in (10**12, 10**14, 190 * 2**40):
-        assert -(-size_bytes // block_size_bytes(size_bytes)) <= BLOCKS_MAX
+        block_bytes = block_size_bytes(size_bytes)
+        assert -(-size_bytes // block_bytes) <= BLOCKS_MAX
+        assert block_bytes % MIB == 0
 
 
-def test_whole_object_is_one_request() -> None:
-    driver = SpyDriver()
-    etag = put_object(driver, "k", [b"body"], size_bytes=4, digest_raw=digest(b"body"))
-    assert driver.requests == {"put": 1}
+def test_the_largest_blob_is_the_services() -> None:
+    largest = 50_000 * 4000 * MIB
+    assert block_size_bytes(largest) == BLOCK_BYTES_MAX
+    with pytest.raises(InvalidInputError, match=f"{largest + 1} bytes are more than a blob can have") as caught:
+        block_size_bytes(largest + 1)
+    assert caught.value.hint
+
+
+def test_block_ids_tell_place_and_content_and_are_of_one_length() -> None:
+    ids = [block_id(index, "f" * 32) for index in (0, 1, BLOCKS_MAX - 1)]
+    assert ids[1] == "000001-" + "f" * 32
+    assert len({len(name) for name in ids}) == 1
+    assert len(set(ids)) == 3
+    assert len(ids[0]) <= 48
+
+
+def staged(driver: SpyDriver, key: str, body: bytes, size: int = 8) -> list[str]:
+    """Stage a body in blocks and return their ids."""
+    names = []
+    for start in range(0, len(body), size):
+        names.append(block_id(start // size, f"{start:032x}"))
+        driver.stage_block(key, names[-1], body[start : start + size])
+    return names
+
+
+def commit(driver: SpyDriver, key: str, names: list[str], body: bytes) -> str:
+    return commit_blob(driver, key, names, size_bytes=len(body), digest_raw=digest(body))
+
+
+def test_a_blob_of_blocks_carries_its_digest() -> None:
+    driver, body = SpyDriver(), os.urandom(100)
+    etag = commit(driver, "k", staged(driver, "k", body), body)
     blob = driver.find_blob("k")
     assert blob is not None
-    assert (blob.etag, blob.size_bytes) == (etag, 4)
-
-
-@pytest.mark.usefixtures("small_blocks")
-def test_large_object_is_staged_in_blocks_and_carries_its_digest() -> None:
-    driver = SpyDriver()
-    body = os.urandom(100)
-    etag = put_object(
-        driver, "k", cut(body), size_bytes=100, digest_raw=digest(body), limits=Limits(workers=3, in_flight_bytes_max=20)
-    )
-    assert driver.requests == {"list_blocks": 1, "stage": 13, "commit": 1}
-    blob = driver.find_blob("k")
-    assert blob is not None
-    assert (blob.etag, blob.metadata) == (etag, {"vds_digest": Digest.of(body)})
+    assert (blob.etag, blob.metadata) == (etag, {DIGEST_METADATA: Digest.of(body)})
     assert driver.read_range("k") == body
 
 
-@pytest.mark.usefixtures("small_blocks")
-def test_blocks_already_staged_are_not_sent_again() -> None:
-    driver = SpyDriver()
-    body = os.urandom(40)
-
-    def broken() -> Iterator[bytes]:
-        yield from list(cut(body))[:3]
-        raise OSError("the machine goes down")
-
-    with pytest.raises(OSError, match="goes down"):
-        put_object(driver, "k", broken(), size_bytes=40, digest_raw=digest(body))
-    assert driver.find_blob("k") is None
-    sent = driver.requests["stage"]
-    put_object(driver, "k", cut(body), size_bytes=40, digest_raw=digest(body))
-    assert driver.requests["stage"] == 5
-    assert 0 <= sent <= 3
-    assert driver.read_range("k") == body
-
-
-@pytest.mark.usefixtures("small_blocks")
-@pytest.mark.parametrize("size_bytes", [4, 100])
-def test_other_bytes_than_named_never_become_a_blob(size_bytes: int) -> None:
-    driver = SpyDriver()
-    body, meant = os.urandom(size_bytes), os.urandom(size_bytes)
-    with pytest.raises(SourceChangedError, match="expected b3:"):
-        put_object(driver, "k", cut(body), size_bytes=size_bytes, digest_raw=digest(meant))
-    with pytest.raises(SourceChangedError, match=f"expected {size_bytes} bytes, read {size_bytes - 1}"):
-        put_object(driver, "k", cut(body[:-1]), size_bytes=size_bytes, digest_raw=digest(body))
-    assert driver.find_blob("k") is None
-
-
-@pytest.mark.usefixtures("small_blocks")
-@pytest.mark.parametrize("size_bytes", [4, 100])
-def test_a_lost_response_is_success(size_bytes: int) -> None:
-    driver = SpyDriver()
+def test_a_lost_response_to_a_commit_is_success() -> None:
+    driver, body = SpyDriver(), os.urandom(100)
+    names = staged(driver, "k", body)
     driver.lost_responses = 1
-    body = os.urandom(size_bytes)
-    assert put_object(driver, "k", cut(body), size_bytes=size_bytes, digest_raw=digest(body))
+    etag = commit(driver, "k", names, body)
+    assert etag == commit(driver, "k", names, body)
+    assert driver.read_bytes == 0  # the digest in the metadata is proof enough
     assert driver.read_range("k") == body
 
 
-@pytest.mark.usefixtures("small_blocks")
-@pytest.mark.parametrize("size_bytes", [4, 100])
-@pytest.mark.parametrize("other_bytes", [-1, 0])
-def test_a_key_that_holds_something_else_is_an_unknown_outcome(size_bytes: int, other_bytes: int) -> None:
+def test_a_lost_response_to_a_put_is_success() -> None:
+    driver, body = SpyDriver(), os.urandom(100)
+    driver.lost_responses = 1
+    etag = put_blob(driver, "k", body, {DIGEST_METADATA: Digest.of(body)})
+    blob = driver.find_blob("k")
+    assert blob is not None
+    assert (blob.etag, blob.metadata) == (etag, {DIGEST_METADATA: Digest.of(body)})
+
+
+@pytest.mark.parametrize("other", [b"o" * 100, b"o" * 99, b""])
+def test_a_key_that_holds_something_else_is_an_unknown_outcome(other: bytes) -> None:
+    driver, body = SpyDriver(), os.urandom(100)
+    driver.put_if_absent("k", other, {DIGEST_METADATA: Digest.of(other)})
+    with pytest.raises(OutcomeUnknownError, match="'k' exists with other bytes"):
+        put_blob(driver, "k", body)
+    with pytest.raises(OutcomeUnknownError, match="'k' exists and is not proven"):
+        commit(driver, "k", staged(driver, "k", body), body)
+    assert driver.read_range("k") == other
+
+
+def test_the_same_bytes_without_a_digest_prove_a_put_and_no_commit() -> None:
+    driver, body = SpyDriver(), os.urandom(100)
+    etag = driver.put_if_absent("k", body)
+    assert put_blob(driver, "k", body) == etag
+    with pytest.raises(OutcomeUnknownError, match="not proven"):
+        commit(driver, "k", staged(driver, "k", body), body)
+
+
+def test_a_block_that_is_gone_is_not_found() -> None:
     driver = SpyDriver()
-    driver.put_if_absent("k", os.urandom(size_bytes + other_bytes))
-    body = os.urandom(size_bytes)
-    with pytest.raises(OutcomeUnknownError, match="'k' exists"):
-        put_object(driver, "k", cut(body), size_bytes=size_bytes, digest_raw=digest(body))
+    with pytest.raises(NotFoundError):
+        commit(driver, "k", [block_id(0, "0" * 32)], b"x")
+    assert driver.find_blob("k") is None
+
+
+@pytest.mark.parametrize("body", [b"body", bytearray(b"body"), memoryview(b"body"), b""])
+def test_a_whole_blob_is_one_request(body: Buffer) -> None:
+    driver = SpyDriver()
+    put_blob(driver, "k", body)
+    assert driver.requests == {"put": 1}
+    assert driver.read_range("k") == bytes(body)
 
 
 def test_put_blob_again_is_harmless() -> None:

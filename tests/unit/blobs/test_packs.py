@@ -8,13 +8,17 @@ from blake3 import blake3
 from tests.unit.blobs.spy import SpyDriver
 from vds.blobs.packs import (
     MEMBER_BYTES_END,
+    PACK_BUFFER_BYTES,
     PACK_BYTES_MAX,
     PACK_MEMBERS_MAX,
+    PACK_TARGET_BYTES,
+    ROW_BYTES,
     PackBuilder,
     parse_tail,
     read_footer,
     verify_pack,
 )
+from vds.buffers import BufferPool
 from vds.errors import CorruptionError, FormatError, NotFoundError
 
 
@@ -58,6 +62,35 @@ def test_a_file_can_be_read_straight_into_the_pack() -> None:
     room[:] = b"body"
     assert builder.claim(digest(b"body"), 4) == 1
     assert bytes(builder.finish())[:5] == b"abody"
+
+
+def test_a_pack_can_be_filled_in_memory_that_is_given() -> None:
+    pool = BufferPool(PACK_BUFFER_BYTES)
+    first = pool.lend()
+    first.view[:] = b"\xff" * PACK_BUFFER_BYTES  # left by who had it before
+    builder = PackBuilder(buffer=first.view)
+    builder.append(digest(b"one"), b"one")
+    builder.append(digest(b"three"), b"three")
+    pack = builder.finish()
+    assert pack == packed(b"one", b"three")
+    pack[0] = ord("O")
+    assert first.view[0] == ord("O")  # not copied
+    with pytest.raises(AssertionError):
+        PackBuilder(buffer=first.view[:-1])
+
+
+def test_a_given_buffer_holds_a_pack_of_every_shape() -> None:
+    pool = BufferPool(PACK_BUFFER_BYTES)
+    for length_bytes in (1, 1024, MEMBER_BYTES_END - 1):
+        loan = pool.lend()
+        builder = PackBuilder(buffer=loan.view)
+        while builder.fits(length_bytes):
+            builder.room(length_bytes)
+            builder.claim(bytes(32), length_bytes)
+        pack = builder.finish()
+        assert builder.member_count == min(PACK_MEMBERS_MAX, (PACK_TARGET_BYTES - ROW_BYTES) // (length_bytes + ROW_BYTES))
+        assert len(parse_tail(pack, len(pack), "k")) == builder.member_count
+        loan.release()
 
 
 def test_member_count_has_its_limit() -> None:
