@@ -226,6 +226,23 @@ def data_directory(environ: Mapping[str, str] | None = None, platform: str = sys
     return _user_directory(environ, platform, "XDG_DATA_HOME", ".local/share", "LOCALAPPDATA", "Local") / "vds"
 
 
+def cache_directory(environ: Mapping[str, str] | None = None, platform: str = sys.platform) -> Path | None:
+    """Return the directory of what can be lost without harm, there or not; None for a user without a home directory.
+
+    VDS_CACHE, else XDG_CACHE_HOME, LOCALAPPDATA or Library/Caches.
+    """
+    environ = os.environ if environ is None else environ
+    if environ.get("VDS_CACHE"):
+        return Path(os.path.abspath(environ["VDS_CACHE"]))
+    try:
+        if platform == "darwin" and not os.path.isabs(environ.get("XDG_CACHE_HOME", "")):
+            return _home(environ) / "Library" / "Caches" / "vds"
+        directory = _user_directory(environ, platform, "XDG_CACHE_HOME", ".cache", "LOCALAPPDATA", "Local") / "vds"
+    except InvalidInputError:
+        return None
+    return directory / "cache" if platform == "win32" else directory  # on Windows the embedded indexes are in LOCALAPPDATA too
+
+
 def _user_directory(
     environ: Mapping[str, str], platform: str, xdg: str, xdg_default: str, windows: str, windows_default: str
 ) -> Path:

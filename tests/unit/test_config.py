@@ -199,6 +199,32 @@ def test_user_directories_of_each_system() -> None:
     assert config.data_directory({"XDG_DATA_HOME": "relative", **home}, "linux") == Path("/home/me/.local/share/vds")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the paths of another system are compared as text")
+def test_cache_directories_of_each_system(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = {"HOME": "/home/me"}
+    assert config.cache_directory(home, "linux") == Path("/home/me/.cache/vds")
+    assert config.cache_directory({"XDG_CACHE_HOME": "/x", **home}, "linux") == Path("/x/vds")
+    assert config.cache_directory({"XDG_CACHE_HOME": "relative", **home}, "linux") == Path("/home/me/.cache/vds")
+    assert config.cache_directory(home, "darwin") == Path("/home/me/Library/Caches/vds")
+    assert config.cache_directory({"XDG_CACHE_HOME": "/x", **home}, "darwin") == Path("/x/vds")
+    windows = {"LOCALAPPDATA": "/l", **home}
+    assert config.cache_directory(windows, "win32") == Path("/l/vds/cache")
+    assert config.cache_directory(windows, "win32") != config.data_directory(windows, "win32")
+    assert config.cache_directory({"VDS_CACHE": "/c", "XDG_CACHE_HOME": "/x", **home}, "linux") == Path("/c")
+    assert config.cache_directory({"VDS_CACHE": "", **home}, "linux") == Path("/home/me/.cache/vds")
+    monkeypatch.chdir(work)
+    assert config.cache_directory({"VDS_CACHE": "c"}, "linux") == work / "c"
+    assert list(work.iterdir()) == [], "asking makes nothing"
+
+
+def test_a_user_without_a_home_has_no_cache_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    assert config.cache_directory({}, "linux") is None
+
+
 MOUNTINFO = """\
 22 27 0:21 / /proc rw,relatime - proc proc rw
 27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw

@@ -11,13 +11,16 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from typing import NamedTuple
 
+import xxhash
 from blake3 import blake3
 
 from vds.files.scan import SourceFile
 from vds.model.content import CHANGED_HINT, SourceChangedError
 
+SAMPLE_BYTES = 64 * 1024
 _PIECE_BYTES = 1024 * 1024  # read at 24 GB/s from the page cache, where 64 KiB pieces reach 11 and 256 KiB 13
 # O_NONBLOCK: opening a named pipe that took the file's place must not wait for a writer.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
@@ -47,18 +50,86 @@ def read_file(file: SourceFile) -> bytes:
 def read_into(file: SourceFile, target: memoryview) -> None:
     """Read the whole content of a file into `target`, which has exactly its size.
 
+    The file is compared once, after it was read: a million small files pass here, and what changed before shows then too.
+
     Raises:
         SourceChangedError: it is not, or no longer, what the scan found; `target` then holds anything.
         OSError: it cannot be opened or read.
     """
-    assert len(target) == file.size_bytes, (len(target), file.size_bytes)
-    with _opened(file) as descriptor:
-        position = 0
-        while position < len(target):
-            count = _read_some(descriptor, target[position:])
-            if not count:
-                raise _changed(file, f"ends at byte {position} of {file.size_bytes}")
-            position += count
+    descriptor = os.open(file.os_path, _FLAGS)
+    try:
+        count = _read_some(descriptor, target)
+        if count != len(target):  # seldom: regular files give what is asked for
+            _fill(descriptor, target[count:], file)
+        _compare(file, os.fstat(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def check_file(file: SourceFile) -> None:
+    """Check that a file is still what the scan found, without opening it: enough for an empty one.
+
+    Raises:
+        SourceChangedError: it is not.
+        OSError: it is not there.
+    """
+    _compare(file, os.stat(file.os_path))
+
+
+class SourceReader:
+    """A large source file, open and read in order; used by one thread at a time.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, file: SourceFile) -> None:
+        self._file = file
+        self._descriptor: int | None = os.open(file.os_path, _FLAGS)
+
+    def read(self, target: memoryview) -> None:
+        """Fill `target` with the next bytes.
+
+        Raises:
+            SourceChangedError: the file ends before that.
+            OSError: it cannot be read.
+        """
+        assert self._descriptor is not None, "read after close"
+        _fill(self._descriptor, target, self._file)
+
+    def check(self) -> None:
+        """Check that the file is still what the scan found; after the last byte was read.
+
+        Raises:
+            SourceChangedError: it is not.
+        """
+        assert self._descriptor is not None, "check after close"
+        _compare(self._file, os.fstat(self._descriptor))
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def sample_file(file: SourceFile) -> str:
+    """Return a fingerprint of a file: its size and the XXH3-128 of 64 KiB at its start, middle and end.
+
+    Equal files have equal ones. Different files mostly have not, so that who knows no such fingerprint has no such file.
+
+    Raises:
+        OSError: it cannot be opened or read.
+    """
+    hasher = xxhash.xxh3_128()
+    descriptor = os.open(file.os_path, _FLAGS)
+    try:
+        for offset in (0, file.size_bytes // 2, max(0, file.size_bytes - SAMPLE_BYTES)):
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            hasher.update(os.read(descriptor, SAMPLE_BYTES))
+    finally:
+        os.close(descriptor)
+    return f"{file.size_bytes:x}-{hasher.hexdigest()}"
 
 
 def hash_file(file: SourceFile, on_bytes: Callable[[int], None] | None = None) -> bytes:
@@ -79,6 +150,39 @@ def hash_file(file: SourceFile, on_bytes: Callable[[int], None] | None = None) -
     return digest_raw
 
 
+class BlockHashes(NamedTuple):
+    """What a large file holds: its digest, and the XXH3-128 of each of its blocks in order."""
+
+    digest: bytes
+    fingerprints: list[str]
+
+
+def hash_blocks(file: SourceFile, block_bytes: int) -> BlockHashes:
+    """Return the digest of a file and the fingerprints of its blocks, by which it is known again when it is read to be sent.
+
+    Raises:
+        SourceChangedError: it is not, or no longer, what the scan found.
+        OSError: it cannot be opened or read.
+    """
+    hasher, view = blake3(), _buffers.view
+    fingerprints: list[str] = []
+    with closing(SourceReader(file)) as reader:
+        left = file.size_bytes
+        while left:
+            block = xxhash.xxh3_128()
+            block_left = min(left, block_bytes)
+            left -= block_left
+            while block_left:
+                piece = view[: min(block_left, len(view))]
+                reader.read(piece)
+                hasher.update(piece)
+                block.update(piece)
+                block_left -= len(piece)
+            fingerprints.append(block.hexdigest())
+        reader.check()
+    return BlockHashes(hasher.digest(), fingerprints)
+
+
 def hash_descriptor(descriptor: int, on_bytes: Callable[[int], None] | None = None) -> tuple[bytes, int]:
     """Return the raw digest and the count of the bytes that an open file still has to give."""
     hasher = blake3()
@@ -90,21 +194,6 @@ def hash_descriptor(descriptor: int, on_bytes: Callable[[int], None] | None = No
         if on_bytes is not None:
             on_bytes(count)
     return hasher.digest(), size_bytes
-
-
-def read_blocks(file: SourceFile, block_size_bytes: int) -> Iterator[bytes]:
-    """Yield the content in order, cut into blocks of `block_size_bytes` (the last may be shorter); none is reused.
-
-    Raises:
-        SourceChangedError: it is not, or no longer, what the scan found; at the latest after the last block.
-        OSError: it cannot be opened or read.
-    """
-    with _opened(file) as descriptor:
-        left = file.size_bytes
-        while left:
-            block = _read_exactly(descriptor, min(block_size_bytes, left), file)
-            left -= len(block)
-            yield block
 
 
 @contextmanager
@@ -130,6 +219,15 @@ def _compare(file: SourceFile, found: os.stat_result) -> None:
 
 def _changed(file: SourceFile, what: str) -> SourceChangedError:
     return SourceChangedError(f"{file.path!r} changed while it was being read: it {what}", hint=CHANGED_HINT)
+
+
+def _fill(descriptor: int, target: memoryview, file: SourceFile) -> None:
+    position = 0
+    while position < len(target):
+        count = _read_some(descriptor, target[position:])
+        if not count:
+            raise _changed(file, f"ends {len(target) - position} bytes early")
+        position += count
 
 
 def _read_exactly(descriptor: int, length_bytes: int, file: SourceFile) -> bytes:

@@ -107,12 +107,24 @@ def scan_files(
             raise InvalidInputError(f"{path!r} is a directory", hint=f"use upload({path!r}) for a directory")
     if not paths:
         return iter(())
-    root = os.path.abspath(os.fspath(relative_root)) if relative_root is not None else _common_directory(paths)
+    root = scan_root(paths, relative_root)
     by_name: dict[str, list[str]] = {}
     for path in paths:
         name = _relative(path, root)
         by_name.setdefault(unicodedata.normalize("NFC", name), []).append(path)
     return _listed(by_name, report)
+
+
+def scan_root(files: Iterable[str | os.PathLike[str]], relative_root: str | os.PathLike[str] | None) -> str:
+    """Return the absolute directory that the entry paths of `scan_files` are relative to.
+
+    Raises:
+        InvalidInputError: the files have no directory in common.
+    """
+    paths = [os.path.abspath(os.fspath(path)) for path in files]
+    if relative_root is not None or not paths:
+        return os.path.abspath(os.fspath(relative_root or "."))
+    return _common_directory(paths)
 
 
 def _common_directory(paths: list[str]) -> str:

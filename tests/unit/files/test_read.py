@@ -2,18 +2,32 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+import xxhash
 from blake3 import blake3
 
-from vds.files.read import hash_file, read_blocks, read_file, read_into
+from vds.files import read as read_module
+from vds.files.read import (
+    SAMPLE_BYTES,
+    BlockHashes,
+    SourceReader,
+    check_file,
+    hash_blocks,
+    hash_file,
+    read_into,
+    sample_file,
+)
 from vds.files.scan import ScanReport, SourceFile, scan_directory
 from vds.model.content import SourceChangedError
 
+MIB = 1024 * 1024
 
-def scanned(path: Path, body: bytes) -> SourceFile:
+
+def scanned(path: Path, body: bytes | bytearray) -> SourceFile:
     path.write_bytes(body)
     return next(file for file in scan_directory(path.parent, ScanReport()) if file.path == path.name)
 
@@ -24,30 +38,68 @@ def into(file: SourceFile) -> bytes:
     return bytes(target)
 
 
-READERS: list[Callable[[SourceFile], object]] = [read_file, into, hash_file, lambda file: list(read_blocks(file, 7))]
+def blocks(file: SourceFile, block_bytes: int) -> Iterator[bytes]:
+    with closing(SourceReader(file)) as reader:
+        left = file.size_bytes
+        while left:
+            block = bytearray(min(left, block_bytes))
+            reader.read(memoryview(block))
+            left -= len(block)
+            yield bytes(block)
+        reader.check()
 
 
-@pytest.mark.parametrize("size_bytes", [0, 1, 7, 8, 20, 1024 * 1024 + 1])
+READERS: dict[str, Callable[[SourceFile], object]] = {
+    "into": into,
+    "hash": hash_file,
+    "blocks": lambda file: list(blocks(file, 7)),
+    "hash blocks": lambda file: hash_blocks(file, 7),
+}
+
+
+@pytest.fixture(params=list(READERS))
+def reader(request: pytest.FixtureRequest) -> Callable[[SourceFile], object]:
+    return READERS[request.param]
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 7, 8, 20, MIB + 1])
 def test_all_readers_give_the_content(tmp_path: Path, size_bytes: int) -> None:
     body = os.urandom(size_bytes)
     file = scanned(tmp_path / "f", body)
     told: list[int] = []
-    assert read_file(file) == into(file) == body
-    assert b"".join(read_blocks(file, 1 + size_bytes // 3)) == body
-    assert hash_file(file, told.append) == blake3(body).digest()
+    assert into(file) == body
+    assert b"".join(blocks(file, 1 + size_bytes // 3)) == body
+    assert hash_file(file, told.append) == hash_blocks(file, 7 + size_bytes // 3).digest == blake3(body).digest()
     assert sum(told) == size_bytes
 
 
-def test_blocks_have_the_size_asked_for(tmp_path: Path) -> None:
-    file = scanned(tmp_path / "f", b"x" * 20)
-    assert [len(block) for block in read_blocks(file, 8)] == [8, 8, 4]
+@pytest.mark.parametrize("block_bytes", [MIB // 2, MIB, MIB + 1, 3 * MIB, 8 * MIB])
+def test_each_block_has_its_fingerprint(tmp_path: Path, block_bytes: int) -> None:
+    body = os.urandom(3 * MIB + 5)
+    file = scanned(tmp_path / "f", body)
+    cut = [body[start : start + block_bytes] for start in range(0, len(body), block_bytes)]
+    assert list(blocks(file, block_bytes)) == cut
+    assert hash_blocks(file, block_bytes) == BlockHashes(blake3(body).digest(), [xxhash.xxh3_128_hexdigest(one) for one in cut])
 
 
-@pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("change", ["longer", "shorter", "same size", "replaced", "directory"])
 def test_a_file_changed_since_the_scan(tmp_path: Path, reader: Callable[[SourceFile], object], change: str) -> None:
+    if os.name == "nt" and change == "directory":
+        pytest.skip("Windows opens no directory")
     path = tmp_path / "f"
     file = scanned(path, b"x" * 20)
+    alter(path, file, change)
+    if change == "directory" and reader is not hash_file:
+        with pytest.raises(IsADirectoryError):
+            reader(file)
+        return
+    with pytest.raises(SourceChangedError, match="'f' changed while it was being read") as caught:
+        reader(file)
+    assert caught.value.hint
+
+
+def alter(path: Path, file: SourceFile, change: str) -> None:
+    """Change a file in a way that a stat shows."""
     if change == "longer":
         path.write_bytes(b"x" * 21)
     elif change == "shorter":
@@ -56,27 +108,31 @@ def test_a_file_changed_since_the_scan(tmp_path: Path, reader: Callable[[SourceF
         path.write_bytes(b"y" * 20)
         os.utime(path, ns=(0, file.modified_ns + 1))
     elif change == "replaced":  # by a file of the same size and mtime
-        other = tmp_path / "other"
+        other = path.parent / "other"
         other.write_bytes(b"y" * 20)
         os.utime(other, ns=(0, file.modified_ns))
         os.replace(other, path)
     else:
         path.unlink()
         path.mkdir()
-    if os.name == "nt" and change == "directory":
-        pytest.skip("Windows opens no directory")
-    with pytest.raises(SourceChangedError, match="'f' changed while it was being read"):
-        reader(file)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no named pipes in directories")
-@pytest.mark.parametrize("reader", READERS)
-def test_a_pipe_in_place_of_the_file_does_not_block(tmp_path: Path, reader: Callable[[SourceFile], object]) -> None:
-    file = scanned(tmp_path / "f", b"x")
-    (tmp_path / "f").unlink()
-    os.mkfifo(tmp_path / "f")
-    with pytest.raises(SourceChangedError, match="no longer a regular file"):
-        reader(file)
+@pytest.mark.parametrize("has_writer", [False, True])
+def test_a_pipe_in_place_of_the_file_does_not_block(
+    tmp_path: Path, reader: Callable[[SourceFile], object], has_writer: bool
+) -> None:
+    path = tmp_path / "f"
+    file = scanned(path, b"x")
+    path.unlink()
+    os.mkfifo(path)
+    ends = [os.open(path, os.O_RDWR | os.O_NONBLOCK)] if has_writer else []
+    try:
+        with pytest.raises((SourceChangedError, BlockingIOError)):
+            reader(file)
+    finally:
+        for end in ends:
+            os.close(end)
 
 
 def test_a_file_that_grows_while_it_is_hashed(tmp_path: Path) -> None:
@@ -91,31 +147,125 @@ def test_a_file_that_grows_while_it_is_hashed(tmp_path: Path) -> None:
         hash_file(file, grow)
 
 
+@pytest.mark.parametrize("name", ["into", "blocks", "hash blocks"])
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    path = tmp_path / "f"
+    file = scanned(path, b"x" * 20)
+    real = read_module._read_some
+
+    def read(descriptor: int, target: memoryview) -> int:
+        count = real(descriptor, target)
+        if count:
+            os.utime(path, ns=(0, file.modified_ns + 1))
+        return count
+
+    monkeypatch.setattr(read_module, "_read_some", read)
+    with pytest.raises(SourceChangedError, match="written to or replaced"):
+        READERS[name](file)
+
+
 def test_a_file_that_changes_between_two_blocks(tmp_path: Path) -> None:
     file = scanned(tmp_path / "f", b"x" * 20)
-    blocks = read_blocks(file, 8)
-    assert next(blocks) == b"x" * 8
+    found = blocks(file, 8)
+    assert next(found) == b"x" * 8
     os.truncate(tmp_path / "f", 10)
     with pytest.raises(SourceChangedError, match="ends 6 bytes early"):
-        list(blocks)
+        list(found)
     file = scanned(tmp_path / "f", b"x" * 20)
-    blocks = read_blocks(file, 20)
-    assert next(blocks) == b"x" * 20
+    found = blocks(file, 20)
+    assert next(found) == b"x" * 20
     os.utime(tmp_path / "f", ns=(0, file.modified_ns + 1))
     with pytest.raises(SourceChangedError, match="written to or replaced"):
-        list(blocks)
+        list(found)
 
 
 def test_short_reads_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = scanned(tmp_path / "f", b"0123456789")
-    whole_read = os.read
-    monkeypatch.setattr(os, "read", lambda descriptor, count: whole_read(descriptor, min(count, 3)))
-    assert read_file(file) == b"0123456789"
-    assert list(read_blocks(file, 4)) == [b"0123", b"4567", b"89"]
+    real = read_module._read_some
+    monkeypatch.setattr(read_module, "_read_some", lambda descriptor, target: real(descriptor, target[:3]))
+    assert into(file) == b"0123456789"
+    assert list(blocks(file, 4)) == [b"0123", b"4567", b"89"]
+    assert hash_blocks(file, 4).digest == hash_file(file) == blake3(b"0123456789").digest()
 
 
-def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_os_error(tmp_path: Path, reader: Callable[[SourceFile], object]) -> None:
     file = scanned(tmp_path / "f", b"x")
     (tmp_path / "f").unlink()
-    with pytest.raises(FileNotFoundError):
-        read_file(file)
+    for read in (reader, sample_file, check_file):
+        with pytest.raises(FileNotFoundError):
+            read(file)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
+@pytest.mark.parametrize("change", ["none", "shorter", "directory"])
+def test_every_descriptor_is_closed(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "f"
+    file = scanned(path, b"x" * 20)
+    if change != "none":
+        alter(path, file, change)
+    open_before = len(os.listdir("/proc/self/fd"))
+    for read in (*READERS.values(), sample_file, check_file):
+        with suppress(OSError, SourceChangedError):
+            read(file)
+    assert len(os.listdir("/proc/self/fd")) <= open_before
+
+
+def test_a_reader_may_be_closed_again(tmp_path: Path) -> None:
+    reader = SourceReader(scanned(tmp_path / "f", b"x"))
+    reader.close()
+    reader.close()
+
+
+class TestCheckFile:
+    def test_an_unchanged_file_passes(self, tmp_path: Path) -> None:
+        check_file(scanned(tmp_path / "f", b""))
+
+    @pytest.mark.parametrize("change", ["longer", "same size", "replaced", "directory"])
+    def test_any_change_is_noticed(self, tmp_path: Path, change: str) -> None:
+        file = scanned(tmp_path / "f", b"x" * 20)
+        alter(tmp_path / "f", file, change)
+        with pytest.raises(SourceChangedError, match="'f' changed"):
+            check_file(file)
+
+
+class TestSampleFile:
+    @pytest.mark.parametrize("size_bytes", [0, 1, SAMPLE_BYTES, 2 * SAMPLE_BYTES + 1, 20 * SAMPLE_BYTES])
+    def test_equal_files_have_equal_samples(self, tmp_path: Path, size_bytes: int) -> None:
+        body = os.urandom(size_bytes)
+        first, second = scanned(tmp_path / "a", body), scanned(tmp_path / "b", body)
+        assert sample_file(first) == sample_file(second)
+        assert sample_file(first).startswith(f"{size_bytes:x}-")
+
+    @pytest.mark.parametrize("place", [0, SAMPLE_BYTES - 1, 10 * SAMPLE_BYTES, 11 * SAMPLE_BYTES - 1, 19 * SAMPLE_BYTES, -1])
+    def test_start_middle_and_end_are_looked_at(self, tmp_path: Path, place: int) -> None:
+        body = bytearray(20 * SAMPLE_BYTES)
+        before = sample_file(scanned(tmp_path / "f", body))
+        body[place] = 1
+        assert sample_file(scanned(tmp_path / "f", body)) != before
+
+    def test_the_size_tells_files_apart_whose_samples_are_alike(self, tmp_path: Path) -> None:
+        sizes = [20 * SAMPLE_BYTES, 30 * SAMPLE_BYTES]
+        assert len({sample_file(scanned(tmp_path / "f", bytes(size_bytes))) for size_bytes in sizes}) == 2
+
+    def test_no_more_than_the_samples_is_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        file = scanned(tmp_path / "f", b"")
+        with open(file.os_path, "r+b") as handle:
+            handle.truncate(1 << 40)  # a sparse file
+        counts: list[int] = []
+        real = os.read
+
+        def read(descriptor: int, count: int) -> bytes:
+            counts.append(count)
+            return real(descriptor, count)
+
+        monkeypatch.setattr(os, "read", read)
+        sample_file(file._replace(size_bytes=1 << 40))
+        assert counts == [SAMPLE_BYTES] * 3
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="no named pipes in directories")
+    def test_a_pipe_is_an_os_error(self, tmp_path: Path) -> None:
+        file = scanned(tmp_path / "f", b"x")
+        (tmp_path / "f").unlink()
+        os.mkfifo(tmp_path / "f")
+        with pytest.raises(OSError, match="seek"):
+            sample_file(file)
