@@ -16,6 +16,7 @@ VERSION_KEYS = {
 RESULT_KEYS = {
     *("uri", "namespace", "number", "created", "created_namespace", "uploaded", "skipped", "changed_but_skipped", "removed"),
     *("removed_paths", "dry_run", "bytes_read", "bytes_sent", "objects_new", "seconds", "tags_left_behind"),
+    *("added", "modified", "bytes_new", "bytes_saved"),
 }
 
 

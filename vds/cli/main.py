@@ -23,6 +23,7 @@ from vds.cli.errors import (
     error_lines,
     exit_code,
 )
+from vds.cli.interrupt import describe_interrupt, prepare_interrupts
 from vds.cli.shell import Shell, has_colour, prepare_streams, printable
 from vds.errors import VdsError, redact
 
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     prepare_streams()
     args = sys.argv[1:] if argv is None else list(argv)
     shell = Shell()
+    prepare_interrupts(shell)
     try:
         code = run(args, shell)
     except OutputClosedError:
@@ -67,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(args: list[str], shell: Shell) -> int:
     """Run one command and return its exit code; errors are printed to stderr."""
+    shell.arguments = args
     try:
         # Click returns the code given to `ctx.exit`, or what the command returned, which is None.
         code = cli.main(args, prog_name="vds", standalone_mode=False, obj=shell) or 0
@@ -82,8 +85,8 @@ def run(args: list[str], shell: Shell) -> int:
     except click.UsageError as err:
         return _report_usage(err, shell.json or "--json" in args)
     except (KeyboardInterrupt, click.exceptions.Abort):
-        message = f"interrupted: {shell.interrupted}"
-        _report(shell, message, "", document("interrupted", message, "", EXIT_INTERRUPTED))
+        message, hint = describe_interrupt(shell)
+        _report(shell, message, hint, document("interrupted", message, hint, EXIT_INTERRUPTED))
         return EXIT_INTERRUPTED
     except VdsError as err:
         _trace(shell)

@@ -13,9 +13,6 @@ from vds.cli.shell import Shell, log_to_stderr
 Function = TypeVar("Function", bound=Callable[..., Any])
 Command = Callable[..., None]
 
-UPLOAD_STATE = (
-    "no version was made unless `vds log` shows one; what was sent is kept for a while, so the same command goes on from there"
-)
 COMMIT_STATE = "either the whole change was made or nothing of it: `vds log` shows which"
 PLACE_STATE = "every file in the target is whole or absent; the same command goes on from there"
 

@@ -61,6 +61,8 @@ def result_shape(result: UploadResult) -> dict[str, Any]:
         "created": result.created,
         "created_namespace": result.created_namespace,
         "uploaded": result.uploaded,
+        "added": result.added,
+        "modified": result.modified,
         "skipped": result.skipped,
         "changed_but_skipped": list(result.changed_but_skipped),
         "removed": result.removed,
@@ -68,6 +70,8 @@ def result_shape(result: UploadResult) -> dict[str, Any]:
         "dry_run": result.dry_run,
         "bytes_read": result.bytes_read,
         "bytes_sent": result.bytes_sent,
+        "bytes_new": result.bytes_new,
+        "bytes_saved": result.bytes_saved,
         "objects_new": result.objects_new,
         "seconds": round(result.seconds, 3),
         "tags_left_behind": [

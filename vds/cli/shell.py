@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
@@ -23,13 +23,17 @@ from vds.errors import NoSpaceError, redact
 if TYPE_CHECKING:
     from vds.store import Store
 
+NOTHING_CHANGED = "nothing was changed"
+
 
 @dataclass
 class Shell:
     """The state of one run of the command line.
 
     Attributes:
+        arguments: the command line as it was typed, without the program's name.
         interrupted: what is true when the user stops the command now; said on Ctrl-C.
+        interrupted_hint: what the same command does then; empty where there is nothing to go on with.
     """
 
     store: str | None = None
@@ -37,7 +41,9 @@ class Shell:
     json: bool = False
     quiet: bool = False
     verbose: bool = False
-    interrupted: str = "nothing was changed"
+    arguments: Sequence[str] = ()
+    interrupted: str = NOTHING_CHANGED
+    interrupted_hint: str = ""
 
     @property
     def shows_progress(self) -> bool:

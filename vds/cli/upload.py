@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vds.cli import options
-from vds.cli.options import UPLOAD_STATE, command
+from vds.cli.options import command
 from vds.cli.results import answer_result
 from vds.cli.shell import Shell
 from vds.errors import InvalidInputError, NotFoundError
@@ -27,10 +27,11 @@ def add_to(group: click.Group) -> None:
             "vds upload out/ team/raw                               what is in out/, at the namespace's root",
             "vds upload out/ team/raw --to 2026/03 -m 'March'       under a directory",
             "vds upload model.bin metrics.json runs/abc             files, by their names",
-            "vds upload out/ team/raw --mirror --dry-run            what would be added, and removed",
+            "vds upload out/ team/raw --dry-run                     the plan: files and bytes, and nothing is done",
+            "vds upload out/ team/raw --mirror --dry-run            the same, with what would be removed",
+            "vds upload out/ team/raw --dry-run --json              the plan for a program",
             "vds upload out/ team/raw --tag customers:prod          and release it",
         ),
-        interrupted=UPLOAD_STATE,
     )
     @click.argument("sources", nargs=-1, required=True, metavar="SRC...")
     @click.argument("namespace", metavar="NS")
@@ -51,9 +52,15 @@ def add_to(group: click.Group) -> None:
         """Upload files and directories as one version.
 
         A directory means its content; of several sources, two that bring the same path are an error. Prints the version's uri.
+
+        Ctrl-C stops it: nothing of it is visible then, what was sent is kept for a while, and the same command goes on from
+        there. Ctrl-C again ends it at once.
         """
         if tag and given["dry_run"]:
             raise click.UsageError("--tag moves a tag, --dry-run changes nothing: drop one")
+        if not given["dry_run"]:
+            shell.interrupted = f"nothing of this upload is visible unless `vds log {namespace}` shows it; what was sent is kept"
+            shell.interrupted_hint = "this goes on from there and sends only what is missing"
         with shell.connect() as store:
             result = upload_sources(store.namespace(namespace), sources, given, shell.shows_progress)
             document = {}
