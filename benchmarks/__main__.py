@@ -1,131 +1,25 @@
-"""Time the main paths on an embedded store, several rounds each, and keep medians with their spread.
+"""Benchmarks of vds, beside its peers and alone; see benchmarks/README.md.
 
-    python -m benchmarks [--rounds 3] [--files 10000] [--rows 200000] [--keep]
-
-`--keep` writes benchmarks/results/embedded.json. Source and store are in the temporary directory: point TMPDIR at memory to leave
-the disk out of it. These figures compare one state of the code with another on one machine; they are no claim about Azure.
+python -m benchmarks [--workload A,B] [--latency 0,20] [--wire plain,tls] [--peers A,B] [--rounds N] [--keep NAME]
+python -m benchmarks report FILE...     the tables of kept results, and the targets
+python -m benchmarks install            the peers, into .bench/
+python -m benchmarks embedded [...]     vds alone, on a store in a directory
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-import resource
-import statistics
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
-import vds
-from vds.engine.commit import commit
-from vds.engine.session import session
-from vds.index.schema import staged
-from vds.index.staging import WRITTEN
-from vds.model.digest import EMPTY_RAW
-from vds.model.path import EntryPath
-from vds.ops.upload import UploadPlan
-from vds.store import Store
-
-RESULTS = Path(__file__).parent / "results"
-
-Timings = dict[str, list[float]]
+from benchmarks import embedded, install, matrix, report
 
 
-def main() -> int:
-    """Run all rounds, print the table and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--files", type=int, default=10_000, help="of 10 KB each")
-    parser.add_argument("--rows", type=int, default=200_000, help="staged and committed without any bytes")
-    parser.add_argument("--keep", action="store_true", help="write the results file")
-    options = parser.parse_args()
-    timings: Timings = {}
-    for number in range(options.rounds):
-        with tempfile.TemporaryDirectory(prefix="vds-bench-") as directory:
-            run_round(Path(directory), options.files, options.rows, timings)
-        print(f"round {number + 1} of {options.rounds} done", file=sys.stderr)
-    report = summarize(timings, vars(options))
-    print(json.dumps(report, indent=2))
-    if options.keep:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "embedded.json").write_text(json.dumps(report, indent=2) + "\n")
-    return 0
-
-
-def run_round(directory: Path, files: int, rows: int, timings: Timings) -> None:
-    """Take every figure once, on a store of its own."""
-    source = make_tree(directory / "source", files)
-    with vds.connect(directory / "store", create=True) as store:
-        raw = store.namespace("bench/raw")
-        with timed(timings, f"upload {files} x 10 KB, first"):
-            raw.upload(source, show_progress=False)
-        with timed(timings, f"upload {files} x 10 KB, unchanged"):
-            raw.upload(source, show_progress=False)
-        with timed(timings, f"download {files} x 10 KB"):
-            raw.latest().download(directory / "copy", show_progress=False)
-        with timed(timings, f"verify {files} x 10 KB"):
-            assert raw.latest().verify().ok
-        with timed(timings, "50 commits of one file"):
-            for number in range(50):
-                with raw.transaction() as tx:
-                    tx.write_bytes(f"commits/{number}", b"%d" % number)
-        commit_rows(store, rows, timings)
-
-
-def commit_rows(store: Store, rows: int, timings: Timings) -> None:
-    """Stage and commit entries of no bytes: what the index alone costs."""
-    doors, intent = store._handle.doors, store._handle.intent()
-    with session(doors, "bench/rows", intent) as opened:
-        values = (
-            (doors.store.id, opened.part_id, f"{n % 1000:03}/{n:08}.png", WRITTEN, 1, 0, EMPTY_RAW, 0, 0o644, n)
-            for n in range(rows)
-        )
-        with timed(timings, f"stage {rows} rows"):
-            doors.index.run(lambda connection: doors.index.insert_rows(connection, staged, values))
-        with timed(timings, f"plan and commit {rows} rows"):
-            commit(doors, UploadPlan(opened.area, EntryPath(""), True, False).request(doors, opened, intent))
-
-
-def make_tree(root: Path, files: int) -> Path:
-    """Make `files` files of 10 KB in directories of 500."""
-    for number in range(files):
-        directory = root / f"{number // 500:04}"
-        if number % 500 == 0:
-            directory.mkdir(parents=True)
-        (directory / f"{number % 500:03}.bin").write_bytes(os.urandom(10_000))
-    return root
-
-
-@contextmanager
-def timed(timings: Timings, name: str, clock: Callable[[], float] = time.perf_counter) -> Iterator[None]:
-    """Add the seconds of a block to the figures called `name`."""
-    begun = clock()
-    yield
-    timings.setdefault(name, []).append(clock() - begun)
-
-
-def summarize(timings: Timings, settings: dict[str, object]) -> dict[str, object]:
-    """Return medians with their spread, and what they were taken on."""
-    commit_id = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return {
-        "machine": {"cpus": os.cpu_count(), "system": platform.system(), "python": platform.python_version()},
-        "commit": commit_id,
-        "settings": settings,
-        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        "seconds": {
-            name: {"median": round(statistics.median(all_s), 3), "min": round(min(all_s), 3), "max": round(max(all_s), 3)}
-            for name, all_s in timings.items()
-        },
-    }
+def main(words: list[str]) -> int:
+    """Run the command that the first word names, the matrix when it names none, and return the exit status."""
+    commands = {"embedded": embedded.main, "install": install.main, "report": report.main}
+    if words and words[0] in commands:
+        return commands[words[0]](words[1:])
+    return matrix.main(words)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:]))

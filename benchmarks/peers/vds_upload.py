@@ -1,0 +1,40 @@
+"""vds itself: one namespace, one upload, from the scan to the committed version. The index is embedded.
+
+Where the index and the stat cache are is said by XDG_DATA_HOME and XDG_CACHE_HOME.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+
+import vds
+from benchmarks.peers.measure import Figures, Job, run_peer
+from benchmarks.server import ask
+
+
+def upload(job: Job, figures: Figures) -> None:
+    """Upload the source into the namespace bench/raw; the store is made where there is none."""
+    begun = time.perf_counter()
+    with vds.connect(f"{job.account_url}/{job.container}", create=True, index="embedded", credential=job.key) as store:
+        namespace = store.namespace("bench/raw")
+        connected = time.perf_counter()
+        before = _requests(job)
+        with figures.timed():
+            result = namespace.upload(job.source, show_progress=False)
+        figures.extra |= {
+            "connect_s": connected - begun,
+            "upload_requests": _requests(job) - before,
+            "version": str(result.version),
+            "bytes_read": result.bytes_read,
+            "bytes_sent": result.bytes_sent,
+            "uploaded": result.uploaded,
+        }
+
+
+def _requests(job: Job) -> int:
+    return int(json.loads(ask(job.account_url, "/_stats"))["requests"])
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_peer(upload))

@@ -1,0 +1,120 @@
+"""One run of one peer, in a process of its own, and what the server saw of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.catalog import Peer
+from benchmarks.install import ROOT, python_of, tool_environment
+from benchmarks.server import ACCOUNT_KEY, CONTAINER, NullServer
+from benchmarks.workloads import Tree
+
+RUN_TIMEOUT_S = 600
+
+Figures = dict[str, Any]
+
+
+def end_group(process: subprocess.Popen[str]) -> None:
+    """Kill what is left of a peer, the tools it started included, and collect it; harmless when nothing is."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+class RunError(RuntimeError):
+    """A peer failed, or did less than it was asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run is made of.
+
+    Attributes:
+        state: the directory of vds's index and stat cache; emptied by `clear`.
+    """
+
+    peer: Peer
+    server: NullServer
+    tree: Tree
+    workers: int
+    state: Path
+
+    def clear(self) -> None:
+        """Forget all that earlier runs left, on the server and here."""
+        self.forget()
+        self.state.mkdir(parents=True)
+
+    def forget(self) -> None:
+        """Take away what the runs left; nothing is there to be found by the next peer."""
+        self.server.reset()
+        shutil.rmtree(self.state, ignore_errors=True)
+
+    def start(self) -> subprocess.Popen[str]:
+        """Start the peer in a process group of its own; its output is to be collected by the caller."""
+        return subprocess.Popen(
+            self._command(),
+            cwd=ROOT,
+            env=self._environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def take(self) -> Figures:
+        """Run the peer to its end and return its figures with the server's.
+
+        Raises:
+            RunError: it failed, was too slow, or not all bytes arrived.
+        """
+        server_cpu_s = self.server.cpu_s()
+        process = self.start()
+        try:
+            said, complaint = process.communicate(timeout=RUN_TIMEOUT_S)
+        except subprocess.TimeoutExpired as err:
+            raise RunError(f"not done after {RUN_TIMEOUT_S} s") from err
+        finally:
+            end_group(process)
+        if process.returncode:
+            raise RunError(f"ended with {process.returncode}: {complaint.strip()[-600:]}")
+        figures: Figures = json.loads(said.splitlines()[-1])
+        stats = self.server.stats()
+        figures |= {name: stats[name] for name in ("requests", "refused", "connections", "body_bytes")}
+        figures["server_cpu_s"] = self.server.cpu_s() - server_cpu_s
+        figures["kinds"] = {kind: count for kind, count in stats["kinds"].items() if count}
+        return figures
+
+    def check_whole(self, figures: Mapping[str, Any]) -> None:
+        """Check that everything arrived; some clients lose files and end without an error.
+
+        Raises:
+            RunError: something did not.
+        """
+        if self.peer.is_vds:
+            if figures["uploaded"] != self.tree.files:
+                raise RunError(f"committed {figures['uploaded']} of {self.tree.files} files")
+        elif figures["body_bytes"] < self.tree.bytes:
+            raise RunError(f"{figures['body_bytes']} of {self.tree.bytes} bytes arrived")
+
+    def _command(self) -> list[str]:
+        command = [str(python_of(self.peer)), "-m", f"benchmarks.peers.{self.peer.module}", "--url", self.server.account_url]
+        command += ["--container", CONTAINER, "--source", str(self.tree.path), "--key", ACCOUNT_KEY]
+        command += ["--workers", str(self.workers)]
+        return [*command, "--ca", str(self.server.ca_path)] if self.server.ca_path else command
+
+    def _environment(self) -> dict[str, str]:
+        if not self.peer.is_vds:
+            return os.environ | self.server.environment | tool_environment()
+        # All that vds keeps on this machine goes to one place, and no store of the user's is found.
+        private = {f"XDG_{name}_HOME": str(self.state) for name in ("DATA", "CACHE", "CONFIG", "STATE")}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("VDS_", "AZURE_"))}
+        return kept | self.server.environment | private
