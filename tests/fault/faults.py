@@ -12,8 +12,8 @@ import pytest
 import vds.blobs.objects
 import vds.blobs.streams
 import vds.engine.commit
+import vds.engine.gather
 import vds.engine.journal
-import vds.engine.send
 from vds.blobs.memory import MemoryDriver
 from vds.errors import NoSpaceError, OutcomeUnknownError, UnavailableError
 from vds.index.database import Database
@@ -123,7 +123,6 @@ def make_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = _NoWait()
     monkeypatch.setattr(vds.engine.commit, "time", clock)
     monkeypatch.setattr(vds.engine.journal, "time", clock)
-    monkeypatch.setattr(vds.engine.send, "LARGE_BYTES_MIN", 1024 * 1024)
-    monkeypatch.setattr(vds.blobs.objects, "SINGLE_PUT_BYTES_MAX", 1024 * 1024)
+    monkeypatch.setattr(vds.engine.gather, "SINGLE_PUT_BYTES_MAX", 1024 * 1024)
     monkeypatch.setattr(vds.blobs.objects, "BLOCK_BYTES_MIN", 512 * 1024)
     monkeypatch.setattr(vds.blobs.streams, "BLOCK_BYTES_MIN", 512 * 1024)

@@ -39,6 +39,7 @@ KINDS = {
     "NotFoundError": "not-found",
     "EntryNotFoundError": "not-found",
     "ConflictError": "conflict",
+    "RowsOutdatedError": "rows-outdated",
     "BlobExistsError": "blob-exists",
     "CorruptionError": "corruption",
     "UnavailableError": "unavailable",

@@ -21,6 +21,10 @@ LAYERS = {
     "_version": 0,
     "model": 1,
     "config": 2,
+    "buffers": 1,
+    "counts": 1,
+    "pace": 1,
+    "work": 1,
     "pipeline": 2,
     "progress": 2,
     "provenance": 2,
@@ -36,14 +40,14 @@ LAYERS = {
 }
 """Layer → height. An import goes to a lower layer, or stays in its own."""
 
-SHARED_OPS = {"placing", "compare"}
+SHARED_OPS = {"placing", "compare", "survey"}
 """What several verbs are made of; any other verb imports no sibling."""
 
 DOORS = {
     "sqlalchemy": ("vds.index.", "migrations."),
     "alembic": ("vds.index.migrate", "migrations."),
     "psycopg": (),
-    "azure": ("vds.blobs.azure", "vds.blobs.credential"),
+    "azure": ("vds.blobs.azure", "vds.blobs.sdk", "vds.blobs.credential"),
     "sqlite3": ("vds.index.", "vds.files."),
     "click": ("vds.cli.",),
     "rich": ("vds.cli.", "vds.progress", "vds.demo"),
@@ -55,6 +59,7 @@ THREADS = ("vds.pipeline",)
 
 LATE_IMPORTS = {
     "vds.blobs.open": {"vds.blobs.azure"},  # the Azure SDK takes half a second to load
+    "vds.blobs.checks": {"awscrt.checksums"},  # takes 30 ms, and may be missing
     "vds.ops.open": {"vds.index.migrate"},  # Alembic takes a quarter of every start, and is needed once a store
     "vds.store.connect": {"vds.index.migrate"},
     "vds.progress": {"rich.console", "rich.progress"},  # only where something is shown

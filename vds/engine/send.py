@@ -1,13 +1,15 @@
 """Bring bytes into the store: what it has already is not sent, small objects share packs, large ones get a blob of their own.
 
-Order: the intent to make a blob is written down before its first byte leaves, and an object is placed in the index only when its
-blob is there. A crash anywhere leaves at most a pending blob that nobody refers to: harmless, collection takes it.
+    files found → digest known?  no: read and hash in groups (threads) → which contents are new? (one lookup a group)
+               → the outbox: packs, blobs and large files leave behind all this → placed in the index
+
+Large files are hashed while they leave, unless their fingerprint says that the store may have them: then they are hashed first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from types import TracebackType
 from typing import NamedTuple
@@ -15,58 +17,26 @@ from typing import NamedTuple
 from blake3 import blake3
 
 from vds.blobs.driver import Buffer
-from vds.blobs.objects import block_size_bytes, fresh_ulid, object_key, pack_key, put_blob, put_object, stream_key
-from vds.blobs.packs import MEMBER_BYTES_END, PackBuilder
-from vds.blobs.streams import StreamWriter
+from vds.blobs.packs import MEMBER_BYTES_END
 from vds.engine.doors import Doors
-from vds.errors import ConflictError, VdsError
-from vds.files.read import hash_file, read_blocks, read_file
+from vds.engine.gather import Found, Group, Grouper, Kind, Read, is_large, read_group, reason_of
+from vds.engine.large import LargeSent
+from vds.engine.outbox import Outbox, OutgoingStream, Tally
+from vds.engine.session import Session
+from vds.files.read import sample_file
 from vds.files.scan import SourceFile
-from vds.index.database import Connection
-from vds.index.placements import Member, add_pending_blob, find_placements, finish_blob
-from vds.model.content import SourceChangedError, check_sent
-from vds.pipeline import HASH_WORKERS, Lane, grouped, parallel_map
+from vds.pipeline import HASH_WORKERS, parallel_map
 from vds.progress import Progress
 
-# A thread takes a group of files at a time: handed out one by one they cost twice the time of an upload of small ones.
-GROUP_FILES_MAX = 256
-GROUP_BYTES_MAX = 8 * 1024 * 1024
-READ_AHEAD_BYTES_MAX = 64 * 1024 * 1024
-LANE_WORKERS = 3  # beside the thread that fills packs; 8 were slower than 2 on two cores
-LANE_BYTES_MAX = 128 * 1024 * 1024
-LARGE_BYTES_MIN = 16 * 1024 * 1024
-"""Files of this size are cut into blocks that go out in parallel: one such file at a time."""
+Remember = Callable[[Sequence[SourceFile], Sequence[bytes], int], None]
+"""Told which files were hashed, their digests, and when reading them began."""
 
 
-class HashedFile(NamedTuple):
-    """A source file and what is in it."""
+class Hashed(NamedTuple):
+    """Files whose contents are in the store or on their way there, and what is in them."""
 
-    file: SourceFile
-    digest: bytes
-
-
-@dataclass
-class Tally:
-    """What sending cost."""
-
-    bytes_read: int = 0
-    bytes_sent: int = 0
-    objects_new: int = 0
-
-
-class _Read(NamedTuple):
-    file: SourceFile
-    digest: bytes
-    body: bytes | None  # of a small file; a large one is read again when it must be sent
-    failure: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    blob_id: int
-    etag: str
-    size_bytes: int
-    members: Sequence[Member]
+    files: Sequence[SourceFile]
+    digests: Sequence[bytes]
 
 
 class Sender:
@@ -74,21 +44,22 @@ class Sender:
 
     Args:
         doors: the store.
-        upload_id: to whom pending blobs belong.
+        opened: the session that pending blobs belong to; None for a dry run without one.
         progress: told of bytes and files.
         is_dry: hash and look up, but send nothing.
     """
 
-    def __init__(self, doors: Doors, upload_id: int, progress: Progress, *, is_dry: bool = False) -> None:
-        self._doors = doors
-        self._upload_id = upload_id
+    def __init__(self, doors: Doors, opened: Session | None, progress: Progress, *, is_dry: bool = False) -> None:
+        assert opened or is_dry
+        upload_id, check = (opened.upload.id, opened.freshness.check) if opened else (0, doors.check_writable)
+        self._outbox = Outbox(doors, upload_id, progress, check)
         self._progress = progress
         self._is_dry = is_dry
-        self._known: set[bytes] = set()
-        self._pack = PackBuilder()
-        self._members: list[Member] = []
-        self._lane: Lane[_Sent] = Lane(workers=LANE_WORKERS, in_flight_bytes_max=LANE_BYTES_MAX)
-        self.tally = Tally()
+
+    @property
+    def tally(self) -> Tally:
+        """What sending cost so far."""
+        return self._outbox.tally
 
     def __enter__(self) -> Sender:
         return self
@@ -98,196 +69,201 @@ class Sender:
 
     def close(self) -> None:
         """Stop sending and join the workers; idempotent."""
-        self._lane.close()
+        self._outbox.close()
 
-    def send_files(self, files: Iterable[SourceFile], failures: dict[str, str]) -> Iterator[HashedFile]:
-        """Yield each file with its digest, in order, its bytes on their way. What cannot be read goes into `failures`.
+    def send_files(
+        self, found: Iterable[Found], failures: dict[str, str], remember: Remember = lambda files, digests, read_at_ns: None
+    ) -> Generator[Hashed, None, None]:
+        """Yield all files with their digests, in batches as they get ready, their bytes on their way.
 
-        After the first failure nothing more is sent, but all files are still looked at, so that one error names them all.
+        What cannot be read goes into `failures`. After the first failure nothing more is read or sent, but all other files are
+        still looked at, so that one error names them all.
+
+        Args:
+            found: what to send; a digest that is given is believed, and its file not read unless the store lacks the content.
+            failures: path → reason; filled.
+            remember: told what was hashed.
         """
-        batches = parallel_map(
-            self._read_group,
-            grouped(files, _held_bytes, count_max=GROUP_FILES_MAX, bytes_max=GROUP_BYTES_MAX),
+        twins: list[SourceFile] = []
+        reads = parallel_map(
+            partial(read_group, pool=self._outbox.pool),
+            self._groups(found, failures, twins),
             workers=HASH_WORKERS,
-            weigh=_weigh,
-            in_flight_bytes_max=READ_AHEAD_BYTES_MAX,
             in_flight_max=HASH_WORKERS * 2,
+            ordered=False,  # a file that is slow to read holds up its own group, no other
+            on_wait=self._outbox.beat,
         )
-        for batch in batches:
-            sound = [read for read in batch if read.failure is None]
-            for read in batch:
-                if read.failure is not None:
-                    failures[read.file.path] = read.failure
-            self._look_up(read.digest for read in sound)
-            for read in sound:
-                if not failures:
-                    self._send_read(read, failures)
-                self._progress.add(files=1)
-                yield HashedFile(read.file, read.digest)
-            self._settle(self._lane.collect())
+        with closing(reads):
+            for read in reads:
+                yield self._take_in(read, failures, remember)
+                yield from self._arrived(self._outbox.settle(), failures, remember)
+                if failures:
+                    self._outbox.give_up()
+                self._outbox.beat()
+        if self._outbox.large:
+            yield from self._arrived(self._outbox.settle(wait=True), failures, remember)
+        if twins:  # the index knows by now what they are twins of
+            yield from self.send_files([Found(twins, [None] * len(twins))], failures, remember)
 
     def send_bytes(self, body: Buffer) -> bytes:
         """Store one object and return its digest."""
         digest = blake3(body).digest()
-        self._look_up([digest])
-        if len(body) and digest not in self._known:
+        if len(body) and self._outbox.find_new([digest]):
+            self._outbox.count_new(digest, len(body))
             if len(body) < MEMBER_BYTES_END:
-                self._pack_body(digest, body)
+                self._outbox.append(digest, body)
             else:
-                self._submit_blob(digest, bytes(body))
+                self._outbox.send_blobs([(digest, bytes(body))], None, f"{len(body)} bytes")
         return digest
 
     def open_stream(self) -> OutgoingStream:
         """Begin an object whose content is not known yet."""
-        key = stream_key(fresh_ulid())
-        blob_id = self._doors.index.run(lambda c: add_pending_blob(c, self._doors.store.id, key, self._upload_id))
-        return OutgoingStream(self, blob_id, StreamWriter(self._doors.blobs, key))
+        return self._outbox.open_stream()
 
     def finish(self) -> None:
         """Wait until every byte is durable and every object is placed."""
-        self._flush_pack()
-        self._settle(self._lane.finish())
+        large = self._outbox.finish()
+        assert not large, "send_files waits for large files"
 
-    def _read_group(self, files: list[SourceFile]) -> list[_Read]:
-        return [self._read(file) for file in files]
+    def _groups(self, found: Iterable[Found], failures: dict[str, str], twins: list[SourceFile]) -> Iterator[Group]:
+        """Say what is done with which file, and begin to send the large ones; in the caller's thread."""
+        groupers: dict[Kind, Grouper] = {kind: Grouper(kind) for kind in ("known", "pack", "whole", "hash", "look")}
+        for files, digests in found:
+            known = {digest for digest in digests if digest is not None}
+            if known and not self._is_dry:
+                known -= self._outbox.find_new(known)
+            large: list[SourceFile] = []
+            for file, digest in zip(files, digests, strict=True):
+                if digest in known:
+                    kind: Kind = "known"
+                elif failures:
+                    kind = "look"
+                elif file.size_bytes < MEMBER_BYTES_END:
+                    kind = "pack"
+                elif is_large(file):
+                    large.append(file)
+                    continue
+                else:
+                    kind = "whole"
+                if (group := groupers[kind].add(file, digest or b"")) is not None:
+                    yield group
+            for file in large if self._is_dry else self._send_large(large, failures, twins):
+                yield Group("hash", [file])
+        for grouper in groupers.values():
+            if (group := grouper.flush()) is not None:
+                yield group
 
-    def _read(self, file: SourceFile) -> _Read:
-        try:
-            if file.size_bytes < MEMBER_BYTES_END:
-                body = read_file(file)
-                return _Read(file, blake3(body).digest(), body, None)
-            return _Read(file, hash_file(file), None, None)
-        except (OSError, VdsError) as err:
-            reason = str(err) if isinstance(err, VdsError) else f"{type(err).__name__}: {err.strerror or err}"
-            return _Read(file, b"", None, reason)
-
-    def _look_up(self, digests: Iterable[bytes]) -> None:
-        """Learn which of these objects need not be sent: those with a live blob."""
-        unknown = {digest for digest in digests if digest not in self._known}
-        if not unknown:
+    def _send_large(self, files: Sequence[SourceFile], failures: dict[str, str], twins: list[SourceFile]) -> Iterator[SourceFile]:
+        """Send large files in one pass; yield those that the store may have, to be hashed first."""
+        sampled: list[tuple[SourceFile, str]] = []
+        for file in files:
+            try:
+                sampled.append((file, sample_file(file)))
+            except OSError as err:
+                failures[file.path] = reason_of(err)
+        if not sampled:
             return
-        with self._doors.index.read() as connection:
-            found = find_placements(connection, self._doors.store.id, unknown)
-        self._known.update(digest for digest, placement in found.items() if placement.state == "live")
+        known = self._outbox.find_known([(file.size_bytes, fingerprint) for file, fingerprint in sampled])
+        under_way = set(self._outbox.large.values())
+        new: list[tuple[SourceFile, str, None]] = []
+        for file, fingerprint in sampled:
+            if fingerprint in known:
+                yield file
+            elif fingerprint in under_way:
+                twins.append(file)
+            else:
+                under_way.add(fingerprint)
+                new.append((file, fingerprint, None))
+        if not failures:
+            self._outbox.send_large(new)
 
-    def _send_read(self, read: _Read, failures: dict[str, str]) -> None:
-        self.tally.bytes_read += read.file.size_bytes
-        if not read.file.size_bytes or read.digest in self._known:
-            return
-        if self._is_dry:
-            self._count_new(read.digest, read.file.size_bytes)
-        elif read.body is not None:
-            self._pack_body(read.digest, read.body)
+    def _take_in(self, read: Read, failures: dict[str, str], remember: Remember) -> Hashed:
+        """Send what is new in a group that was read."""
+        failures.update(read.failures)
+        files, digests = read.group.files, read.digests
+        if read.failures or read.group.kind == "look":
+            pairs = [(file, digest) for file, digest in zip(files, digests, strict=True) if digest]
+            files, digests = [file for file, _ in pairs], [digest for _, digest in pairs]
+        group_bytes = sum([file.size_bytes for file in files])
+        if read.group.kind == "known":
+            new_bytes = self._count_known(files, digests) if self._is_dry else 0
         else:
-            self._send_large(read, failures)
+            self.tally.bytes_read += group_bytes
+            remember(files, digests, read.read_at_ns)
+            new_bytes = self._send_new(read, files, digests, failures)
+        self.tally.bytes_saved += group_bytes - new_bytes
+        self._progress.hashed(len(files), group_bytes, saved_bytes=group_bytes - new_bytes)
+        return Hashed(files, digests)
 
-    def _send_large(self, read: _Read, failures: dict[str, str]) -> None:
-        file, size_bytes = read.file, read.file.size_bytes
-        blocks = read_blocks(file, block_size_bytes(size_bytes))
-        try:
-            if size_bytes < LARGE_BYTES_MIN:
-                body = b"".join(blocks)
-                sent = blake3(body).digest()  # read a second time: what leaves must be what was hashed
-                check_sent(file.path, expected_raw=read.digest, sent_raw=sent, expected_bytes=size_bytes, sent_bytes=len(body))
-                self._submit_blob(read.digest, body)
-                return
-            key = object_key(read.digest, fresh_ulid())
-            blob_id = self._add_pending(key)
-            etag = put_object(self._doors.blobs, key, blocks, size_bytes=size_bytes, digest_raw=read.digest)
-        except SourceChangedError as err:
-            failures[file.path] = str(err)
-            return
-        except OSError as err:
-            if isinstance(err, VdsError):
-                raise  # the service's trouble, not this file's
-            failures[file.path] = f"{type(err).__name__}: {err.strerror or err}"
-            return
-        self._count_new(read.digest, size_bytes)
-        self._settle([_Sent(blob_id, etag, size_bytes, [Member(read.digest, 0, size_bytes)])])
+    def _send_new(self, read: Read, files: Sequence[SourceFile], digests: Sequence[bytes], failures: dict[str, str]) -> int:
+        """Send the contents of a group that the store does not have and return how many bytes they are."""
+        if read.group.kind == "hash":
+            return self._send_hashed(read, files, digests, failures)
+        new_digests = self._outbox.find_new([body.digest for body in read.bodies])
+        new = [body for body in read.bodies if body.digest in new_digests]
+        for body in new:
+            self._outbox.count_new(body.digest, body.length_bytes, is_sent=not self._is_dry)
+        if read.loan is None:
+            return 0
+        if not new or failures or self._is_dry:
+            read.loan.release()
+            return sum([body.length_bytes for body in new])
+        bodies = ((body.digest, read.loan.view[body.offset_bytes : body.offset_bytes + body.length_bytes]) for body in new)
+        what = f"{len(files)} files, the first of them {files[0].path!r}"
+        if read.builder is None:
+            read.loan.shares = len(new)
+            self._outbox.send_blobs(list(bodies), read.loan, what)
+        elif len(new) == len(read.bodies):
+            self._outbox.send_pack(read.builder, read.loan, read.bodies, what)
+        else:  # the buffer holds what the store has too
+            for digest, body_view in bodies:
+                self._outbox.append(digest, body_view)
+            read.loan.release()
+        return sum([body.length_bytes for body in new])
 
-    def _submit_blob(self, digest: bytes, body: bytes) -> None:
-        key = object_key(digest, fresh_ulid())
-        sent = partial(self._put, self._add_pending(key), key, body, [Member(digest, 0, len(body))])
-        self._lane.submit(sent, len(body))
-        self._count_new(digest, len(body))
+    def _send_hashed(self, read: Read, files: Sequence[SourceFile], digests: Sequence[bytes], failures: dict[str, str]) -> int:
+        """Send a large file that was hashed before, if its content is new."""
+        new_bytes = 0
+        for file, digest in zip(files, digests, strict=True):
+            if not self._outbox.find_new([digest]):
+                continue
+            self._outbox.count_new(digest, file.size_bytes, is_sent=False)
+            new_bytes += file.size_bytes
+            if not failures and not self._is_dry:
+                try:
+                    fingerprint = sample_file(file)
+                except OSError as err:
+                    failures[file.path] = reason_of(err)
+                    continue
+                self._outbox.send_large([(file, fingerprint, read.block_hashes[digest])])
+        return new_bytes
 
-    def _pack_body(self, digest: bytes, body: Buffer) -> None:
-        if not self._pack.fits(len(body)):
-            self._flush_pack()
-        self._members.append(Member(digest, self._pack.append(digest, body), len(body)))
-        self._count_new(digest, len(body))
-        if self._pack.is_full:
-            self._flush_pack()
+    def _count_known(self, files: Sequence[SourceFile], digests: Sequence[bytes]) -> int:
+        """Count what a dry run would send of files that need not be read, and return how many bytes that is."""
+        new_bytes, new = 0, self._outbox.find_new(digests)
+        for file, digest in zip(files, digests, strict=True):
+            if digest in new:
+                new.discard(digest)
+                self._outbox.count_new(digest, file.size_bytes, is_sent=False)
+                new_bytes += file.size_bytes
+        return new_bytes
 
-    def _flush_pack(self) -> None:
-        if not self._members:
-            return
-        body, members = self._pack.finish(), self._members
-        self._pack, self._members = PackBuilder(), []
-        key = pack_key(fresh_ulid())
-        self._lane.submit(partial(self._put, self._add_pending(key), key, body, members), len(body))
-
-    def _put(self, blob_id: int, key: str, body: Buffer, members: Sequence[Member]) -> _Sent:
-        etag = put_blob(self._doors.blobs, key, body)
-        return _Sent(blob_id, etag, len(body), members)
-
-    def _add_pending(self, key: str) -> int:
-        return self._doors.index.run(lambda c: add_pending_blob(c, self._doors.store.id, key, self._upload_id))
-
-    def _count_new(self, digest: bytes, size_bytes: int) -> None:
-        self._known.add(digest)
-        self.tally.objects_new += 1
-        if not self._is_dry:
-            self.tally.bytes_sent += size_bytes
-            self._progress.add(bytes=size_bytes)
-
-    def _settle(self, sent: Sequence[_Sent]) -> None:
-        """Place the objects of blobs that have arrived."""
-        if not sent:
-            return
-
-        def work(connection: Connection) -> bool:
-            return all(
-                finish_blob(connection, self._doors.store.id, one.blob_id, self._upload_id, one.size_bytes, one.etag, one.members)
-                for one in sent
-            )
-
-        if not self._doors.index.run(work):
-            raise ConflictError("this upload was taken over or aborted while it ran", hint="upload again")
-
-
-class OutgoingStream:
-    """One object being written in a single pass; closed by `finish` or `drop`."""
-
-    def __init__(self, sender: Sender, blob_id: int, writer: StreamWriter) -> None:
-        self._sender = sender
-        self._blob_id = blob_id
-        self._writer = writer
-
-    def write(self, data: Buffer) -> int:
-        """Take in `data` and return its length."""
-        return self._writer.write(data)
-
-    def finish(self) -> tuple[bytes, int]:
-        """End the object, make its blob unless the store has its content, and return the digest and the size."""
-        digest, size_bytes = self._writer.seal()
-        self._sender._look_up([digest])
-        if size_bytes and digest not in self._sender._known:
-            etag = self._writer.commit()
-            self._sender._count_new(digest, size_bytes)
-            self._sender._settle([_Sent(self._blob_id, etag, size_bytes, [Member(digest, 0, size_bytes)])])
-        self._writer.close()
-        return digest, size_bytes
-
-    def drop(self) -> None:
-        """Forget what was written; idempotent."""
-        self._writer.close()
-
-
-def _weigh(group: list[SourceFile]) -> int:
-    return sum(map(_held_bytes, group))
-
-
-def _held_bytes(file: SourceFile) -> int:
-    """Return how many bytes of a file are kept between reading and sending it; large ones are read again instead."""
-    return file.size_bytes if file.size_bytes < MEMBER_BYTES_END else 0
+    def _arrived(self, large: Sequence[LargeSent], failures: dict[str, str], remember: Remember) -> Iterator[Hashed]:
+        """Count the large files that have arrived, and yield those whose digest is known since."""
+        for one in large:
+            self.tally.bytes_sent += one.sent_bytes
+            if one.failure is not None:
+                failures[one.file.path] = one.failure
+            elif one.was_hashed_before or one.was_given_up:
+                continue
+            else:
+                size_bytes = one.file.size_bytes
+                self.tally.bytes_read += size_bytes
+                if one.etag is None:
+                    self.tally.bytes_saved += size_bytes
+                else:
+                    self.tally.objects_new += 1
+                    self.tally.bytes_new += size_bytes
+                self._progress.hashed(1, 0)
+                remember([one.file], [one.digest], one.read_at_ns)
+                yield Hashed([one.file], [one.digest])

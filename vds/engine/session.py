@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from vds.engine.commit import CommitRequest
 from vds.engine.doors import Doors
 from vds.engine.journal import check_namespace_fresh, flush_overdue
 from vds.engine.namespaces import ensure_namespace
+from vds.engine.resume import own_process
 from vds.errors import InvalidInputError, OutcomeUnknownError, UnavailableError
 from vds.index.commit import CommitTerms
 from vds.index.conflicts import OnTouched
@@ -55,6 +57,30 @@ class Intent:
         return self
 
 
+class Freshness:
+    """Whether the index knows all that the container holds of a namespace: asked once, when something is to be written.
+
+    Who finds everything unchanged writes nothing, and makes no request at all.
+    """
+
+    def __init__(self, doors: Doors, namespace: NamespaceRow) -> None:
+        self._doors = doors
+        self._namespace = namespace
+        self._lock = threading.Lock()
+        self._is_known = False
+
+    def check(self) -> None:
+        """Check it, from any thread.
+
+        Raises:
+            FormatError: the index is older than the container.
+        """
+        with self._lock:
+            if not self._is_known:
+                check_namespace_fresh(self._doors, self._namespace)
+                self._is_known = True
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """An open session and its main part; `created_namespace` says that the namespace had no version before it."""
@@ -63,6 +89,7 @@ class Session:
     created_namespace: bool
     upload: UploadRow
     part_id: int
+    freshness: Freshness
 
     @property
     def area(self) -> Area:
@@ -70,12 +97,20 @@ class Session:
         return Area(self.namespace.store_id, self.namespace.id, self.part_id)
 
 
-def open_session(doors: Doors, namespace_name: str, intent: Intent, *, ttl_hours: float = TTL_HOURS) -> Session:
+def open_session(
+    doors: Doors, namespace_name: str, intent: Intent, *, ttl_hours: float = TTL_HOURS, process: str = ""
+) -> Session:
     """Open a session on a namespace, which is made if it is new.
+
+    Args:
+        doors: the store.
+        namespace_name: where to write.
+        intent: what the caller says about it.
+        ttl_hours: when it expires.
+        process: whose end is the session's end; empty for one that others may join.
 
     Raises:
         AccessDeniedError: the store was opened for reading.
-        FormatError: the index is older than the container.
         InvalidInputError: the intent cannot be recorded.
     """
     doors.check_writable()
@@ -84,7 +119,6 @@ def open_session(doors: Doors, namespace_name: str, intent: Intent, *, ttl_hours
         raise InvalidInputError(f"ttl_hours {ttl_hours!r} is not between 0 and 8760")
     namespace = ensure_namespace(doors, namespace_name)
     flush_overdue(doors, namespace)
-    namespace = check_namespace_fresh(doors, namespace)
 
     def work(connection: Connection) -> tuple[UploadRow, int]:
         new = NewUpload(
@@ -98,18 +132,19 @@ def open_session(doors: Doors, namespace_name: str, intent: Intent, *, ttl_hours
             allow_shrink=intent.allow_shrink,
             commit_id=fresh_ulid(),
             ttl_us=int(ttl_hours * _HOUR_US),
+            process=process,
         )
         upload = add_upload(connection, doors.store.id, new)
         return upload, add_part(connection, doors.store.id, upload.id, "")
 
     upload, part_id = doors.index.run(work)
-    return Session(namespace, namespace.head == 0, upload, part_id)
+    return Session(namespace, namespace.head == 0, upload, part_id, Freshness(doors, namespace))
 
 
 @contextmanager
 def session(doors: Doors, namespace_name: str, intent: Intent) -> Iterator[Session]:
     """Open a session for one call; whatever is staged and not committed at its end is dropped."""
-    opened = open_session(doors, namespace_name, intent)
+    opened = open_session(doors, namespace_name, intent, process=own_process())
     try:
         yield opened
     except BaseException:
@@ -152,4 +187,4 @@ def request(
         expected_parent=intent.expected_parent,
         allow_shrink=intent.allow_shrink,
     )
-    return CommitRequest(opened.area, terms, plan)
+    return CommitRequest(opened.area, terms, plan, opened.freshness.check)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vds.blobs.driver import Buffer
 from vds.engine.commit import CommitRequest
@@ -199,7 +199,7 @@ def gather(doors: Doors, opened: Session, expected_parts: int | None) -> Session
         merge_parts(connection, store_id, [PartRow(own, "", 0, 0, upload.created_us), *named], merged)
         return merged
 
-    return Session(opened.namespace, opened.created_namespace, opened.upload, doors.index.run(work))
+    return replace(opened, part_id=doors.index.run(work))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from vds.engine.commit import CommitRequest, ObjectsGoneError, commit, foresee
 from vds.engine.doors import Doors
 from vds.engine.namespaces import get_namespace
+from vds.engine.outbox import Tally
 from vds.engine.resolve import resolve_point
-from vds.engine.send import Sender, Tally
+from vds.engine.send import Sender
 from vds.engine.session import TTL_HOURS, Intent, Session, session
 from vds.errors import InvalidInputError
 from vds.index.commit import Committed
@@ -26,7 +28,17 @@ from vds.model.ref import Point, parse_name, parse_point
 from vds.model.version import NO_PARENT
 from vds.ops.copy import CopyPlan
 from vds.ops.restore import RevertPlan, RollbackPlan, find_tags_left
-from vds.ops.upload import Source, UploadPlan, check_options, count_files, directory_source, files_source, stage
+from vds.ops.upload import (
+    Base,
+    RowsOutdatedError,
+    Source,
+    UploadPlan,
+    check_options,
+    count_files,
+    directory_source,
+    files_source,
+    stage,
+)
 from vds.progress import Progress, open_progress
 from vds.store.handle import Handle
 from vds.store.results import UploadResult
@@ -258,28 +270,34 @@ class Namespace:
     ) -> UploadResult:
         check_options(overwrite=overwrite, mirror=mirror)
         intent.check()
-        with open_progress(show_progress, f"upload to {self.name}") as progress:
+        options = UploadOptions(overwrite, mirror, dry_run)
+        with open_progress(show_progress, f"upload to {self.name}") as progress, _saying_what_is_kept(self.name):
             for attempt in range(RESEND_TRIES):
                 try:
-                    return self._upload_once(source, intent, UploadOptions(overwrite, mirror, dry_run), progress)
+                    return self._upload_once(source, intent, options, progress)
+                except RowsOutdatedError:
+                    options = replace(options, stages_all=True)
                 except ObjectsGoneError:
                     if attempt + 1 == RESEND_TRIES:
                         raise
-        raise AssertionError("unreachable: the last attempt returns or raises")
+            return self._upload_once(source, intent, options, progress)
 
     def _upload_once(self, source: Source, intent: Intent, options: UploadOptions, progress: Progress) -> UploadResult:
         started = time.monotonic()
         doors = self._handle.doors
+        progress.upload(is_dry=options.dry_run)
         if options.dry_run and not self._exists():
             return self._foresee_first(source, started, progress)
         with session(doors, self.name, intent) as opened:
-            progress.stage("sending")
-            with Sender(doors, opened.upload.id, progress, is_dry=options.dry_run) as sender:
-                stage(doors, sender, opened.part_id, source)
+            head = opened.namespace.head
+            base = Base(opened.area, head, options.mirror) if head and not options.stages_all else None
+            with Sender(doors, opened, progress, is_dry=options.dry_run) as sender:
+                staged = stage(doors, sender, opened.part_id, source, progress=progress, base=base)
                 sender.finish()
-            made = UploadPlan(opened.area, source.target, options.overwrite, options.mirror)
+            made = UploadPlan(opened.area, source.target, options.overwrite, options.mirror, staged)
             progress.stage("committing")
             committed = _carry_out(doors, opened, made.request(doors, opened, intent), dry_run=options.dry_run)
+        sender.tally.bytes_saved += staged.unchanged_bytes
         return self._result(opened, committed, made.left, source.target, started, tally=sender.tally, dry_run=options.dry_run)
 
     def _exists(self) -> bool:
@@ -289,8 +307,8 @@ class Namespace:
 
     def _foresee_first(self, source: Source, started: float, progress: Progress) -> UploadResult:
         """Return what the first upload to this namespace would do, without making the namespace."""
-        with Sender(self._handle.doors, 0, progress, is_dry=True) as sender:
-            files = count_files(sender, source)
+        with Sender(self._handle.doors, None, progress, is_dry=True) as sender:
+            files = count_files(self._handle.doors, sender, source, progress)
         nowhere = NamespaceRow(0, self._handle.doors.store.id, "", self.name, 0, NO_PARENT, 0, 0)
         return UploadResult(
             version=Version.of(self._handle, nowhere, empty_version(nowhere)),
@@ -299,6 +317,8 @@ class Namespace:
             target_path=source.target,
             uploaded=files,
             bytes_read=sender.tally.bytes_read,
+            bytes_new=sender.tally.bytes_new,
+            bytes_saved=sender.tally.bytes_saved,
             objects_new=sender.tally.objects_new,
             seconds=time.monotonic() - started,
             dry_run=True,
@@ -322,12 +342,15 @@ class Namespace:
             created_namespace=opened.created_namespace,
             target_path=target,
             uploaded=committed.counts.added + committed.counts.modified,
+            modified=committed.counts.modified,
             skipped=left.skipped,
             changed_but_skipped=list(left.differing),
             removed=committed.counts.removed,
             removed_paths=list(left.removed),
             bytes_read=sent.bytes_read,
             bytes_sent=sent.bytes_sent,
+            bytes_new=sent.bytes_new,
+            bytes_saved=sent.bytes_saved,
             objects_new=sent.objects_new,
             seconds=time.monotonic() - started,
             dry_run=dry_run,
@@ -336,11 +359,28 @@ class Namespace:
 
 @dataclass(frozen=True, slots=True)
 class UploadOptions:
-    """How an upload treats what is there already."""
+    """How an upload treats what is there already.
+
+    Attributes:
+        stages_all: stage unchanged files too: others write to the same place at the same time.
+    """
 
     overwrite: bool
     mirror: bool
     dry_run: bool
+    stages_all: bool = False
+
+
+@contextmanager
+def _saying_what_is_kept(name: str) -> Iterator[None]:
+    """Tell who interrupts an upload where that leaves it."""
+    try:
+        yield
+    except KeyboardInterrupt as err:
+        err.add_note(
+            f"nothing of this upload to {name!r} is visible; what was sent is kept, and the same call again goes on from there"
+        )
+        raise
 
 
 def _carry_out(doors: Doors, opened: Session, request: CommitRequest, *, dry_run: bool) -> Committed:

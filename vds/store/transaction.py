@@ -13,7 +13,7 @@ from types import TracebackType
 
 from vds.engine.commit import commit
 from vds.engine.resolve import resolve_point
-from vds.engine.session import TTL_HOURS, Intent, Session, drop, open_session
+from vds.engine.session import TTL_HOURS, Freshness, Intent, Session, drop, open_session
 from vds.errors import ConflictError, UnavailableError
 from vds.index.commit import find_commit_place
 from vds.index.staging import get_upload, main_part
@@ -76,7 +76,9 @@ class Transaction(Writer):
     @classmethod
     def begin(cls, handle: Handle, namespace: str, intent: Intent, ttl_hours: float = TTL_HOURS) -> Transaction:
         """Open a transaction on a namespace."""
-        return cls(handle, open_session(handle.doors, namespace, intent, ttl_hours=ttl_hours), intent)
+        opened = open_session(handle.doors, namespace, intent, ttl_hours=ttl_hours)
+        opened.freshness.check()
+        return cls(handle, opened, intent)
 
     @classmethod
     def joined(cls, handle: Handle, token: str) -> Transaction:
@@ -105,7 +107,7 @@ class Transaction(Writer):
             allow_shrink=upload.allow_shrink,
             author=upload.author,
         )
-        joined = cls(handle, Session(namespace, False, upload, part_id), intent)
+        joined = cls(handle, Session(namespace, False, upload, part_id, Freshness(handle.doors, namespace)), intent)
         joined._is_shared = True
         if not is_open:  # whoever lost the answer to its commit may ask again
             number = place.number if place else namespace.visible
@@ -199,9 +201,12 @@ class Transaction(Writer):
                 created=committed.created,
                 created_namespace=self._opened.created_namespace,
                 uploaded=committed.counts.added + committed.counts.modified,
+                modified=committed.counts.modified,
                 removed=committed.counts.removed,
                 bytes_read=self._result.bytes_read,
                 bytes_sent=self._result.bytes_sent,
+                bytes_new=self._result.bytes_new,
+                bytes_saved=self._result.bytes_saved,
                 objects_new=self._result.objects_new,
                 seconds=time.monotonic() - started,
             )

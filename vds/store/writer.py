@@ -12,7 +12,8 @@ from types import TracebackType
 
 from vds.blobs.driver import Buffer
 from vds.engine.doors import Doors
-from vds.engine.send import OutgoingStream, Sender
+from vds.engine.outbox import OutgoingStream
+from vds.engine.send import Sender
 from vds.engine.session import Session
 from vds.errors import InvalidInputError
 from vds.index.plan import SourceView
@@ -105,10 +106,11 @@ class Writer:
     def _stage(self, source: Source, *, show_progress: bool) -> None:
         doors = self._doors
         title = f"upload to {self._opened.namespace.name}"
-        with self._lock, open_progress(show_progress, title) as shown, Sender(doors, self._opened.upload.id, shown) as sender:
+        with self._lock, open_progress(show_progress, title) as shown, Sender(doors, self._opened, shown) as sender:
+            shown.upload()
 
             def fill(scratch: int) -> None:
-                stage(doors, sender, scratch, source)
+                stage(doors, sender, scratch, source, progress=shown)
                 sender.finish()
 
             ops.apply_scratch(doors, self._opened, fill)
@@ -117,7 +119,7 @@ class Writer:
     def _bytes_sender(self) -> Sender:
         """Return the sender of single files: it lives as long as the transaction, so that they share packs."""
         if self._sender is None:
-            self._sender = Sender(self._doors, self._opened.upload.id, SilentProgress())
+            self._sender = Sender(self._doors, self._opened, SilentProgress())
         return self._sender
 
     def _settle(self) -> None:
@@ -142,12 +144,16 @@ class UploadTotals:
 
     bytes_read: int = 0
     bytes_sent: int = 0
+    bytes_new: int = 0
+    bytes_saved: int = 0
     objects_new: int = 0
 
     def add(self, sender: Sender) -> None:
         """Take in what one sender did."""
         self.bytes_read += sender.tally.bytes_read
         self.bytes_sent += sender.tally.bytes_sent
+        self.bytes_new += sender.tally.bytes_new
+        self.bytes_saved += sender.tally.bytes_saved
         self.objects_new += sender.tally.objects_new
 
 

@@ -19,6 +19,7 @@ from vds.engine.doors import Doors
 from vds.engine.namespaces import ensure_namespace
 from vds.errors import ConflictError, CorruptionError, UnavailableError
 from vds.index.commit import PlanAgain
+from vds.model.manifest import decode_change_list
 from vds.model.version import name_digest
 from vds.store import Store
 
@@ -246,3 +247,73 @@ class TestSending:
             file.write(b"s" * (1 << 20))
         assert unknown == []
         assert driver.puts["objects"] == 2
+
+
+class TestSweep:
+    def test_a_commit_takes_what_it_staged_with_it(self, store: Store, doors: Doors, tree: Path) -> None:
+        store.namespace("team/raw").upload(tree)
+        assert count_rows_of(doors) == (0, 0)
+
+    def test_what_a_crash_left_goes_with_the_next_commit(
+        self, store: Store, doors: Doors, tree: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        upload_and_crash(store, tree, "one", monkeypatch)
+        assert count_rows_of(doors)[0] > 0
+        store.namespace("team/other").upload(tree)
+        assert count_rows_of(doors) == (0, 0)
+
+    def test_rows_that_cannot_be_swept_do_not_harm_the_commit(
+        self, store: Store, doors: Doors, tree: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*arguments: object) -> bool:
+            raise UnavailableError("not now")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(commit_module, "sweep_rows", fail)
+            assert store.namespace("team/raw").upload(tree).version.number == 1
+        assert count_rows_of(doors)[0] > 0
+
+    def test_it_stops_somewhere(self, store: Store, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        calls: list[object] = []
+
+        def never_done(*arguments: object) -> bool:
+            calls.append(arguments)
+            return True
+
+        monkeypatch.setattr(commit_module, "sweep_rows", never_done)
+        monkeypatch.setattr(commit_module, "SWEEPS_MAX", 3)
+        store.namespace("team/raw").upload(tree)
+        assert len(calls) == 3
+
+    def test_a_large_commit_has_the_tables_counted(self, store: Store, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        counted: list[object] = []
+        monkeypatch.setattr(commit_module, "count_rows", counted.append)
+        monkeypatch.setattr(commit_module, "COUNT_CHANGES_MIN", 3)
+        store.namespace("team/raw").upload(tree)  # of two files
+        assert not counted
+        monkeypatch.setattr(commit_module, "COUNT_CHANGES_MIN", 2)
+        store.namespace("team/raw").upload(tree, "again")
+        assert len(counted) == 1
+
+
+def count_rows_of(doors: Doors) -> tuple[int, int]:
+    """Return how many staged rows and how many parts the index holds."""
+    with doors.index.read() as connection:
+        staged, parts = (connection.exec_driver_sql(f"SELECT COUNT(*) FROM {table}").scalar_one() for table in ("staged", "part"))
+        return staged, parts
+
+
+class TestChangeLists:
+    def test_one_too_long_for_memory_is_the_same(self, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        tree = write_tree(tmp_path / "many", {f"{number:03}": b"%d" % number for number in range(300)})
+        monkeypatch.setattr(commit_module, "INLINE_CHANGES_BYTES_MAX", 100)
+        monkeypatch.setattr(commit_module, "SPOOL_BYTES_MAX", 1)
+        monkeypatch.setattr(commit_module, "SPOOL_READ_BYTES", 7)
+        version = store.namespace("team/raw").upload(tree).version
+        assert files_of(version) == {f"{number:03}": b"%d" % number for number in range(300)}
+        assert version.verify().ok
+        with store._handle.doors.index.read() as connection:
+            [key] = connection.exec_driver_sql("SELECT key FROM blob WHERE key LIKE 'changes/%' AND state = 'live'").scalars()
+        digest = bytes.fromhex(key.rpartition("/")[2].partition(".")[0])
+        rows = decode_change_list(store._handle.doors.blobs.read_range(key), digest)
+        assert [row.path for row in rows] == sorted(files_of(version))

@@ -20,7 +20,6 @@ from vds.errors import (
     UploadError,
 )
 from vds.files import read as read_module
-from vds.files.scan import SourceFile
 from vds.model.version import LABEL_BYTES_MAX, LABELS_MAX, MESSAGE_BYTES_MAX
 from vds.store import Namespace, Store
 
@@ -271,15 +270,15 @@ class TestUnreadableSource:
         self, namespace: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         root = write_tree(tmp_path / "tree", {"calm": b"1", "busy": b"before"})
-        real = read_module._read_exactly
+        real = read_module._read_some
 
-        def read(descriptor: int, length_bytes: int, file: SourceFile) -> bytes:
-            data = real(descriptor, length_bytes, file)
-            if file.path == "busy":
+        def read(descriptor: int, target: memoryview) -> int:
+            count = real(descriptor, target)
+            if bytes(target) == b"before":
                 (root / "busy").write_bytes(b"after, and longer")
-            return data
+            return count
 
-        monkeypatch.setattr(read_module, "_read_exactly", read)
+        monkeypatch.setattr(read_module, "_read_some", read)
         with pytest.raises(UploadError) as caught:
             namespace.upload(root)
         assert list(caught.value.failures) == ["busy"]

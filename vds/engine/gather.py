@@ -1,0 +1,213 @@
+"""Read and hash source files in groups: a thread takes a group at a time, as one file at a time would cost twice as much.
+
+Small files are read straight into the pack that may carry them, and files of up to one block into the buffer they are sent from;
+larger ones are only hashed here. Which contents are new is for the index to say, once a whole group is read.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from blake3 import blake3
+
+from vds.blobs.objects import SINGLE_PUT_BYTES_MAX, block_size_bytes
+from vds.blobs.packs import MEMBER_BYTES_END, PACK_MEMBERS_MAX, PACK_TARGET_BYTES, ROW_BYTES, PackBuilder
+from vds.buffers import BufferPool, Loan
+from vds.errors import VdsError
+from vds.files.read import BlockHashes, check_file, hash_blocks, read_into
+from vds.files.scan import SourceFile
+from vds.index.placements import Member
+from vds.model.content import SourceChangedError
+from vds.model.digest import EMPTY_RAW
+
+GROUP_FILES_MAX = 512
+"""Of files that are not read into one buffer: those known already, and those only looked at."""
+
+Kind = Literal["known", "pack", "whole", "hash", "look"]
+"""What is done with a group: nothing, read into a pack, read into a buffer, hash only, see whether it can be read."""
+
+
+class Found(NamedTuple):
+    """Files as the scan met them, each with its digest where that is known without reading."""
+
+    files: Sequence[SourceFile]
+    digests: Sequence[bytes | None]
+
+
+class Group(NamedTuple):
+    """Files that one thread takes care of."""
+
+    kind: Kind
+    files: Sequence[SourceFile]
+    digests: Sequence[bytes] = ()
+
+
+@dataclass(slots=True)
+class Read:
+    """What became of a group.
+
+    Attributes:
+        digests: one a file; empty for a file that failed.
+        failures: path → reason.
+        bodies: each distinct content once, where it stands in `loan`.
+        builder: the pack that was filled in `loan`, of a group of small files.
+        block_hashes: digest → fingerprints of the blocks, of large files that were only hashed.
+        read_at_ns: when reading began.
+    """
+
+    group: Group
+    digests: Sequence[bytes]
+    failures: dict[str, str] = field(default_factory=dict)
+    bodies: list[Member] = field(default_factory=list)
+    loan: Loan | None = None
+    builder: PackBuilder | None = None
+    block_hashes: dict[bytes, BlockHashes] = field(default_factory=dict)
+    read_at_ns: int = 0
+
+
+def is_large(file: SourceFile) -> bool:
+    """Return whether a file is cut into blocks."""
+    return file.size_bytes > SINGLE_PUT_BYTES_MAX
+
+
+class Grouper:
+    """Collects files of one kind until they fill a group."""
+
+    def __init__(self, kind: Kind) -> None:
+        self._kind = kind
+        self._count_max = {"pack": PACK_MEMBERS_MAX, "whole": PACK_MEMBERS_MAX, "hash": 1}.get(kind, GROUP_FILES_MAX)
+        self._files: list[SourceFile] = []
+        self._digests: list[bytes] = []
+        self._bytes = 0
+
+    def add(self, file: SourceFile, digest: bytes = b"") -> Group | None:
+        """Take in a file and return the group that is full because of it."""
+        needed = file.size_bytes + ROW_BYTES
+        full = None
+        if self._files and self._kind in ("pack", "whole") and self._bytes + needed > PACK_TARGET_BYTES - ROW_BYTES:
+            full = self.flush()
+        self._files.append(file)
+        self._digests.append(digest)
+        self._bytes += needed
+        return full or (self.flush() if len(self._files) == self._count_max else None)
+
+    def flush(self) -> Group | None:
+        """Return what was collected, or None."""
+        if not self._files:
+            return None
+        group = Group(self._kind, self._files, self._digests)
+        self._files, self._digests, self._bytes = [], [], 0
+        return group
+
+
+def read_group(group: Group, pool: BufferPool) -> Read:
+    """Do with the files of a group what its kind says; called in worker threads."""
+    if group.kind == "known":
+        return Read(group, group.digests)
+    read_at_ns = time.time_ns()
+    if group.kind == "pack":
+        read = _read_small(group, pool.lend())
+    elif group.kind == "whole":
+        read = _read_whole(group, pool.lend())
+    else:
+        read = _hash(group) if group.kind == "hash" else _look(group)
+    read.read_at_ns = read_at_ns
+    return read
+
+
+def _read_small(group: Group, loan: Loan) -> Read:
+    builder = PackBuilder(buffer=loan.view)
+    digests: list[bytes] = []
+    read = Read(group, digests, loan=loan, builder=builder)
+    seen: set[bytes] = set()
+    for file in group.files:
+        size_bytes = file.size_bytes
+        try:
+            if not size_bytes:
+                check_file(file)
+                digests.append(EMPTY_RAW)
+                continue
+            target = builder.room(size_bytes)
+            read_into(file, target)
+        except (OSError, SourceChangedError) as err:
+            read.failures[file.path] = reason_of(err)
+            digests.append(b"")
+            continue
+        digest = blake3(target).digest()
+        digests.append(digest)
+        if digest not in seen:
+            seen.add(digest)
+            read.bodies.append(Member(digest, builder.claim(digest, size_bytes), size_bytes))
+    return read
+
+
+def _read_whole(group: Group, loan: Loan) -> Read:
+    digests: list[bytes] = []
+    read = Read(group, digests, loan=loan)
+    seen: set[bytes] = set()
+    position = 0
+    for file in group.files:
+        target = loan.view[position : position + file.size_bytes]
+        try:
+            read_into(file, target)
+        except (OSError, SourceChangedError) as err:
+            read.failures[file.path] = reason_of(err)
+            digests.append(b"")
+            continue
+        digest = blake3(target).digest()
+        digests.append(digest)
+        if digest not in seen:
+            seen.add(digest)
+            read.bodies.append(Member(digest, position, file.size_bytes))
+            position += file.size_bytes
+    return read
+
+
+def _hash(group: Group) -> Read:
+    digests: list[bytes] = []
+    read = Read(group, digests)
+    for file in group.files:
+        try:
+            hashes = hash_blocks(file, block_size_bytes(file.size_bytes))
+        except (OSError, SourceChangedError) as err:
+            read.failures[file.path] = reason_of(err)
+            digests.append(b"")
+            continue
+        digests.append(hashes.digest)
+        read.block_hashes[hashes.digest] = hashes
+    return read
+
+
+def _look(group: Group) -> Read:
+    """See only whether the files can be opened: the upload has failed already, and its error should name all that is wrong."""
+    read = Read(group, [b""] * len(group.files))
+    for file in group.files:
+        try:
+            os.close(os.open(file.os_path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)))
+        except OSError as err:
+            read.failures[file.path] = reason_of(err)
+    return read
+
+
+def reason_of(err: Exception) -> str:
+    """Return why a file could not be read, for the list of failures."""
+    if isinstance(err, VdsError):
+        return str(err)
+    return f"{type(err).__name__}: {err.strerror or err}" if isinstance(err, OSError) else str(err)
+
+
+def groups_of(files: Iterable[SourceFile], kind: Kind) -> Iterator[Group]:
+    """Cut files into groups of one kind."""
+    grouper = Grouper(kind)
+    for file in files:
+        if (group := grouper.add(file)) is not None:
+            yield group
+    if (group := grouper.flush()) is not None:
+        yield group
+
+
+assert MEMBER_BYTES_END <= SINGLE_PUT_BYTES_MAX <= PACK_TARGET_BYTES
