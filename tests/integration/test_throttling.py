@@ -37,8 +37,8 @@ def content(name: str, size_bytes: int) -> bytes:
 
 @pytest.fixture
 def front(container_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
-    """Return a proxy in front of a container; files of more than a mebibyte go out in blocks of half a one."""
-    monkeypatch.setattr(vds.blobs.objects, "BLOCK_BYTES_MIN", MIB // 2)
+    """Return a proxy in front of a container; files of more than a mebibyte go out in blocks of one."""
+    monkeypatch.setattr(vds.blobs.objects, "BLOCK_BYTES_MIN", MIB)
     monkeypatch.setattr(vds.engine.gather, "SINGLE_PUT_BYTES_MAX", MIB)
     with Front(container_url) as opened:
         go_by(opened.clock, monkeypatch)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
 
+import vds.blobs.objects
 import vds.engine.gather
 from tests.integration.watch import Reads, Requests, watch_blobs, watch_reads
 from tests.support import make_place, write_tree
@@ -205,3 +207,34 @@ def test_after_a_file_that_cannot_be_read_nothing_more_is_sent(
     assert (requests.puts["objects"], requests.staged) == (0, [])
     assert requests.puts["journal"] == 0
     assert store.namespace("a/raw").latest().number == 0
+
+
+def test_a_large_file_on_its_way_is_given_up_after_a_file_that_cannot_be_read(
+    store: Store, tmp_path: Path, reads: Reads, requests: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vds.blobs.objects, "BLOCK_BYTES_MIN", MIB)
+    large = content("large", 9 * MIB)
+    tree = write_tree(tmp_path / "tree", {"1-large": large, "2-bad": b"bad"})
+    reads.refused = {"2-bad"}
+    given_up, give_up = threading.Event(), Outbox.give_up
+
+    def give_up_and_tell(self: Outbox) -> None:
+        give_up(self)
+        given_up.set()
+
+    monkeypatch.setattr(Outbox, "give_up", give_up_and_tell)
+    requests.before = lambda name: assert_(name != "stage_block" or given_up.wait(30))
+    with pytest.raises(UploadError) as raised:
+        upload(store, tree)
+    assert raised.value.failures.keys() == {"2-bad"}
+    # Of nine blocks those that were under way, and one that was being read for each of them.
+    assert 1 <= len(requests.staged) <= 2 * REQUESTS_AT_ONCE
+    assert requests.content_puts == 0
+    requests.before = lambda name: None
+    reads.refused = set()
+    assert upload(store, tree).version.read_bytes("1-large") == large
+    assert len(requests.staged) == 9  # together: what was sent the first time was not sent again
+
+
+def assert_(is_true: bool) -> None:
+    assert is_true

@@ -5,7 +5,6 @@ import itertools
 import os
 import random
 import signal
-import sys
 import threading
 from collections.abc import Callable
 
@@ -229,7 +228,7 @@ class TestPlaces:
         assert pace._active == 0
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-    @pytest.mark.skipif(sys.version_info >= (3, 12), reason="Python warns of forks beside the threads of its own test runner")
+    @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
     def test_a_forked_child_begins_with_free_places(self) -> None:
         pace = Pace(2, 2)
         pace.enter()

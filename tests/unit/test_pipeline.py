@@ -429,6 +429,27 @@ class TestLaneWorks:
         # At most three hold bytes at once; a piece counts as ended here a moment before its bytes come free.
         assert max(peaks) <= 3
 
+    def test_no_piece_is_drawn_for_which_there_is_no_room(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pipeline, "BEAT_S", 0.001)
+        gate, blocked, started = threading.Event(), threading.Event(), threading.Semaphore(0)
+
+        def run(number: int) -> None:
+            started.release()
+            assert gate.wait(WAIT_S)
+
+        work = Pieces(20, run, 4)
+        with lane_of(8, 10, blocked.set) as lane:
+            lane.feed(work)
+            assert started.acquire(timeout=WAIT_S)
+            assert started.acquire(timeout=WAIT_S)
+            submitter = threading.Thread(target=lane.submit, args=(lambda: 0, 3))
+            submitter.start()
+            assert blocked.wait(WAIT_S)
+            assert work.drawn == [0, 1]
+            gate.set()
+            submitter.join(WAIT_S)
+            assert sorted(lane.finish()) == [0, 20]
+
     def test_a_heavy_piece_runs_alone(self) -> None:
         running: list[int] = []
         lock, sums = threading.Lock(), list[int]()
@@ -476,14 +497,34 @@ class TestLaneWorks:
             submitter.join(WAIT_S)
             assert sorted(lane.finish()) == [2, 7]
 
-    def test_a_large_work_leaves_room_for_what_the_caller_brings(self) -> None:
-        work = Pieces(5_000, weight_bytes=5)
-        with lane_of(4, 10) as lane:
-            lane.feed(work)
-            for _ in range(20):
-                lane.submit(lambda: 0, 5)
-            assert not work.is_drawn
-            assert len(lane.finish()) == 21
+    def test_a_large_work_leaves_room_for_what_the_caller_brings(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pipeline, "BEAT_S", 0.001)
+        gate, blocked, submitted = threading.Event(), threading.Event(), threading.Event()
+        started = threading.Semaphore(0)
+        came_first: list[bool] = []
+
+        def run(number: int) -> None:
+            if number < 2:
+                started.release()
+                assert (gate, submitted)[number].wait(WAIT_S)
+            elif number < 4:
+                came_first.append(submitted.wait(FAIL_S))
+
+        def submit(lane: Lane[int]) -> None:
+            lane.submit(lambda: 0, 5)
+            submitted.set()
+
+        with lane_of(4, 10, blocked.set) as lane:
+            lane.feed(Pieces(100, run, 5))
+            assert started.acquire(timeout=WAIT_S)
+            assert started.acquire(timeout=WAIT_S)  # two pieces hold all there is
+            submitter = threading.Thread(target=submit, args=(lane,))
+            submitter.start()
+            assert blocked.wait(WAIT_S)
+            gate.set()
+            submitter.join(WAIT_S)
+            assert sorted(lane.finish()) == [0, 100]
+        assert came_first == [True, True]
 
 
 class TestLaneErrors:

@@ -67,12 +67,15 @@ class CommitRequest:
         terms: what the operation allows.
         plan: flags (or stages) the rows against a base version; called again for each newer base.
         check_fresh: refuses an index that is older than its store; called before anything is written for the commit.
+        finish_bytes: returns once every object is durable and placed; called after the change list was written, which may go
+            out beside the last of them.
     """
 
     area: Area
     terms: CommitTerms
     plan: Callable[[Connection, int], None]
     check_fresh: Callable[[], None]
+    finish_bytes: Callable[[], None] = lambda: None
 
 
 def commit(doors: Doors, request: CommitRequest) -> Committed:
@@ -112,9 +115,11 @@ def plan(doors: Doors, request: CommitRequest, base: int) -> Planned:
     """
     counts = foresee(doors, request, base)
     if counts.total == 0:
+        request.finish_bytes()
         return Planned(base, counts, ChangeListRef(ChangeListEncoder().digest, 0, inline=b""))
     request.check_fresh()
     changes = _write_changes(doors, request.area, request.terms.upload_id)
+    request.finish_bytes()  # objects before the version that names them
     with doors.index.read() as connection:
         needs = list_needs(connection, request.area)
     return Planned(base, counts, changes, needs)

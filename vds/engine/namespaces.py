@@ -6,7 +6,7 @@ import json
 
 from vds.blobs.objects import fresh_ulid
 from vds.engine.doors import Doors
-from vds.engine.journal import add_store_record, publish
+from vds.engine.journal import add_store_record
 from vds.errors import BlobExistsError, ConflictError, CorruptionError, NotFoundError
 from vds.index.database import Connection
 from vds.index.queue import QueuedRecord
@@ -27,8 +27,8 @@ def get_namespace(doors: Doors, name: str) -> NamespaceRow:
     return row
 
 
-def ensure_namespace(doors: Doors, name: str) -> NamespaceRow:
-    """Return the namespace called `name`, made if it is not there.
+def ensure_namespace(doors: Doors, name: str) -> tuple[NamespaceRow, QueuedRecord | None]:
+    """Return the namespace called `name`, made if it is not there, and the record of its making, for publishing.
 
     One name has one id for ever: it is claimed in the container before the index learns of it, so that two indexes, or a crash
     in between, cannot give it two.
@@ -38,14 +38,13 @@ def ensure_namespace(doors: Doors, name: str) -> NamespaceRow:
     """
     with doors.index.read() as connection:
         row = find_namespace(connection, doors.store.id, name)
+    record = None
     if row is None:
         uid = _claim_name(doors, name)
         row, record = doors.index.run(lambda connection: _add(connection, doors, name, uid))
-        if record is not None:
-            publish(doors, record.line, record.owner_id, record.number)
     if row.name != name:
         raise ConflictError(f"namespace {row.name!r} exists, {name!r} differs from it only in case", hint=f"write to {row.name}")
-    return row
+    return row, record
 
 
 def _claim_name(doors: Doors, name: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from vds.blobs.objects import fresh_ulid
 from vds.engine.commit import CommitRequest
 from vds.engine.doors import Doors
-from vds.engine.journal import check_namespace_fresh, flush_overdue
+from vds.engine.journal import check_namespace_fresh, flush_overdue, publish
 from vds.engine.namespaces import ensure_namespace
 from vds.engine.resume import own_process
 from vds.errors import InvalidInputError, OutcomeUnknownError, UnavailableError
@@ -19,6 +19,7 @@ from vds.index.commit import CommitTerms
 from vds.index.conflicts import OnTouched
 from vds.index.database import Connection
 from vds.index.plan import Area
+from vds.index.queue import QueuedRecord
 from vds.index.staging import NewUpload, UploadRow, add_part, add_upload, end_upload, get_upload
 from vds.index.stores import NamespaceRow
 from vds.model.version import check_labels, check_message
@@ -58,19 +59,21 @@ class Intent:
 
 
 class Freshness:
-    """Whether the index knows all that the container holds of a namespace: asked once, when something is to be written.
+    """What is due before a session's first write to the container, and need not hold up its beginning.
 
-    Who finds everything unchanged writes nothing, and makes no request at all.
+    The index is held against the container, once: who finds everything unchanged writes nothing, and makes no request at all. The
+    record of a namespace that is new goes out.
     """
 
-    def __init__(self, doors: Doors, namespace: NamespaceRow) -> None:
+    def __init__(self, doors: Doors, namespace: NamespaceRow, made: QueuedRecord | None = None) -> None:
         self._doors = doors
         self._namespace = namespace
+        self._made = made
         self._lock = threading.Lock()
         self._is_known = False
 
     def check(self) -> None:
-        """Check it, from any thread.
+        """Do it, from any thread; again is harmless.
 
         Raises:
             FormatError: the index is older than the container.
@@ -79,6 +82,14 @@ class Freshness:
             if not self._is_known:
                 check_namespace_fresh(self._doors, self._namespace)
                 self._is_known = True
+        self.publish()
+
+    def publish(self) -> None:
+        """Write the record of the namespace's making, if that is due."""
+        with self._lock:
+            if self._made is not None:
+                publish(self._doors, self._made.line, self._made.owner_id, self._made.number)
+                self._made = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +128,7 @@ def open_session(
     intent.check()
     if not 0 < ttl_hours <= 24 * 365:
         raise InvalidInputError(f"ttl_hours {ttl_hours!r} is not between 0 and 8760")
-    namespace = ensure_namespace(doors, namespace_name)
+    namespace, made = ensure_namespace(doors, namespace_name)
     flush_overdue(doors, namespace)
 
     def work(connection: Connection) -> tuple[UploadRow, int]:
@@ -138,7 +149,7 @@ def open_session(
         return upload, add_part(connection, doors.store.id, upload.id, "")
 
     upload, part_id = doors.index.run(work)
-    return Session(namespace, namespace.head == 0, upload, part_id, Freshness(doors, namespace))
+    return Session(namespace, namespace.head == 0, upload, part_id, Freshness(doors, namespace, made))
 
 
 @contextmanager
@@ -150,8 +161,10 @@ def session(doors: Doors, namespace_name: str, intent: Intent) -> Iterator[Sessi
     except BaseException:
         with suppress(UnavailableError, OutcomeUnknownError):  # the first error says more; what stays behind expires
             drop(doors, opened.upload)
+            opened.freshness.publish()
         raise
     drop(doors, opened.upload)
+    opened.freshness.publish()
 
 
 def drop(doors: Doors, upload: UploadRow) -> bool:

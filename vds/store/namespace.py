@@ -293,10 +293,10 @@ class Namespace:
             base = Base(opened.area, head, options.mirror) if head and not options.stages_all else None
             with Sender(doors, opened, progress, is_dry=options.dry_run) as sender:
                 staged = stage(doors, sender, opened.part_id, source, progress=progress, base=base)
-                sender.finish()
-            made = UploadPlan(opened.area, source.target, options.overwrite, options.mirror, staged)
-            progress.stage("committing")
-            committed = _carry_out(doors, opened, made.request(doors, opened, intent), dry_run=options.dry_run)
+                made = UploadPlan(opened.area, source.target, options.overwrite, options.mirror, staged)
+                progress.stage("committing")
+                request = replace(made.request(doors, opened, intent), finish_bytes=sender.finish)
+                committed = _carry_out(doors, opened, request, dry_run=options.dry_run)
         sender.tally.bytes_saved += staged.unchanged_bytes
         return self._result(opened, committed, made.left, source.target, started, tally=sender.tally, dry_run=options.dry_run)
 
