@@ -31,9 +31,15 @@ class Sink(MemoryDriver):
 
 
 def peak_bytes() -> int:
-    """Return how much memory this process ever had."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    """Return how much memory this process ever had.
+
+    On Linux not `ru_maxrss`: across fork and exec that begins with the memory of the parent.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, where alone this is reached
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ every one against the blob's size before using it. The rows make a pack readable
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import xxhash
@@ -104,6 +105,20 @@ class PackBuilder:
         self._rows.append(_ROW.pack(digest_raw, offset, length_bytes, xxhash.xxh3_64_intdigest(body)))
         self._used_bytes += length_bytes
         return offset
+
+    def adopt(self, members: Sequence[tuple[bytes, int, int]]) -> None:
+        """Keep what was put into the buffer back to back from its start: (raw digest, offset, length) of each, and nothing else.
+
+        For those who read thousands of files into one pack: they see to it that all of them fit.
+        """
+        assert not self._rows, "adopted into a pack that has members"
+        buffer = self._buffer
+        self._rows = [
+            _ROW.pack(digest_raw, offset, length, xxhash.xxh3_64_intdigest(buffer[offset : offset + length]))
+            for digest_raw, offset, length in members
+        ]
+        self._used_bytes = sum([length for _, _, length in members])
+        assert self.size_bytes <= len(buffer), "adopted more than fits"
 
     def append(self, digest_raw: bytes, body: Buffer) -> int:
         """Copy `body` in as a member and return its offset."""

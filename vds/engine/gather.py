@@ -120,50 +120,38 @@ def read_group(group: Group, pool: BufferPool) -> Read:
 
 
 def _read_small(group: Group, loan: Loan) -> Read:
-    builder = PackBuilder(buffer=loan.view)
-    digests: list[bytes] = []
-    read = Read(group, digests, loan=loan, builder=builder)
-    seen: set[bytes] = set()
-    for file in group.files:
-        size_bytes = file.size_bytes
-        try:
-            if not size_bytes:
-                check_file(file)
-                digests.append(EMPTY_RAW)
-                continue
-            target = builder.room(size_bytes)
-            read_into(file, target)
-        except (OSError, SourceChangedError) as err:
-            read.failures[file.path] = reason_of(err)
-            digests.append(b"")
-            continue
-        digest = blake3(target).digest()
-        digests.append(digest)
-        if digest not in seen:
-            seen.add(digest)
-            read.bodies.append(Member(digest, builder.claim(digest, size_bytes), size_bytes))
+    read = _read_whole(group, loan)
+    if read.bodies:
+        read.builder = PackBuilder(buffer=loan.view)
+        read.builder.adopt(read.bodies)
     return read
 
 
 def _read_whole(group: Group, loan: Loan) -> Read:
+    """Read files back to back into the buffer, each distinct content once."""
     digests: list[bytes] = []
     read = Read(group, digests, loan=loan)
-    seen: set[bytes] = set()
+    bodies, failures, view = read.bodies, read.failures, loan.view
+    seen: set[bytes] = {EMPTY_RAW}
     position = 0
     for file in group.files:
-        target = loan.view[position : position + file.size_bytes]
+        size_bytes = file.size_bytes
+        target = view[position : position + size_bytes]
         try:
-            read_into(file, target)
+            if size_bytes:
+                read_into(file, target)
+            else:
+                check_file(file)
         except (OSError, SourceChangedError) as err:
-            read.failures[file.path] = reason_of(err)
+            failures[file.path] = reason_of(err)
             digests.append(b"")
             continue
         digest = blake3(target).digest()
         digests.append(digest)
         if digest not in seen:
             seen.add(digest)
-            read.bodies.append(Member(digest, position, file.size_bytes))
-            position += file.size_bytes
+            bodies.append(Member(digest, position, size_bytes))
+            position += size_bytes
     return read
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, insert, text
 from sqlalchemy.engine import Connection
@@ -38,9 +38,8 @@ class PlacementRow:
     length_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One object inside a blob that is being finished."""
+class Member(NamedTuple):
+    """One object inside a blob that is being finished (a named tuple: a million are made, and sorted by their digests)."""
 
     digest: bytes
     offset_bytes: int
@@ -153,7 +152,7 @@ def finish_blob(
     )
     if done.rowcount != 1:
         return False
-    ordered = sorted(members, key=lambda member: member.digest)  # one order for all writers: no deadlock
+    ordered = sorted(members)  # by digest, one order for all writers: no deadlock
     if members and _place_new(connection, store_id, blob_id, ordered) == len(members):
         return True
     taken = find_placements(connection, store_id, (member.digest for member in ordered))
@@ -172,7 +171,7 @@ def finish_blob(
 def _place_new(connection: Connection, store_id: int, blob_id: int, members: Sequence[Member]) -> int:
     """Place the objects that have no placement yet, and return how many those were."""
     if connection.dialect.name == "sqlite":
-        rows = [(store_id, one.digest, blob_id, one.offset_bytes, one.length_bytes) for one in members]
+        rows = [(store_id, digest, blob_id, offset, length) for digest, offset, length in members]
         return connection.exec_driver_sql(_PLACE_SQLITE, rows).rowcount
     columns = ([one.digest for one in members], [one.offset_bytes for one in members], [one.length_bytes for one in members])
     return connection.exec_driver_sql(_PLACE_POSTGRES, (store_id, blob_id, *columns)).rowcount

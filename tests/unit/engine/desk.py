@@ -67,6 +67,7 @@ class Desk:
         for table in ("object", "blob"):
             self.doors.index.run(lambda c, table=table: c.exec_driver_sql(f"DELETE FROM {table}"))  # type: ignore[misc]
         self.session = self.open_session()
+        self.session.freshness.publish()  # the namespace's record
         self.lookups: list[int] = []
         self.remembered: dict[str, bytes] = {}
         self._watch(monkeypatch)

@@ -196,7 +196,7 @@ class TestNames:
             with pytest.raises(Killed):
                 ensure_namespace(doors, "team/raw")
         claim = driver.read_range(f"namespaces/{name_digest('team/raw')}")
-        row = ensure_namespace(doors, "team/raw")
+        row, _ = ensure_namespace(doors, "team/raw")
         assert row.uid.encode() in claim
         assert driver.puts["namespaces"] == 1
 
