@@ -19,14 +19,13 @@ from vds.index.placements import (
     LOOKUP_BATCH,
     Member,
     add_pending_blobs,
-    find_known_sizes,
     find_live,
     find_placements,
     finish_blob,
     revive_blobs,
 )
 from vds.index.plan import Area
-from vds.index.resume import CANDIDATES_MAX, find_resumable, take_over_blob
+from vds.index.resume import CANDIDATES_MAX, find_known_files, find_resumable, take_over_blob
 from vds.index.schema import SMALL_BYTES_MAX
 from vds.index.staging import NewUpload, UploadRow, add_upload, end_upload, heartbeat
 from vds.index.stores import NamespaceRow
@@ -80,17 +79,29 @@ class TestFindLive:
         assert live(ledger, [*asked, digest_of(b"no such thing")]) == set(asked)
 
 
-class TestFindKnownSizes:
-    def test_sizes_of_large_objects_are_found(self, ledger: Ledger, namespace: NamespaceRow) -> None:
+class TestFindKnownFiles:
+    def test_a_file_is_known_by_its_fingerprint_or_else_by_its_size(self, ledger: Ledger, namespace: NamespaceRow) -> None:
         upload = upload_of(ledger, namespace)
-        small, large, other = SMALL_BYTES_MAX, SMALL_BYTES_MAX + 1, SMALL_BYTES_MAX + 2
-        (blob_id,) = pending(ledger, upload, ["objects/sizes"])
-        placed = [Member(digest_of(b"small"), 0, small), Member(digest_of(b"large"), 0, large)]
-        assert ledger.database.run(lambda c: finish_blob(c, ledger.store.id, blob_id, upload.id, 1, "e", placed))
+        marked, unmarked, small = SMALL_BYTES_MAX + 1, SMALL_BYTES_MAX + 2, SMALL_BYTES_MAX
+        for size_bytes, mark in ((marked, "mark"), (unmarked, None), (small, None)):
+            with ledger.database.read() as connection:
+                found = find_known_files(connection, ledger.store.id, [(size_bytes, mark or "other")])
+            assert found == set(), "nothing is there yet"
+            (blob_id,) = ledger.database.run(
+                lambda c, size_bytes=size_bytes, mark=mark: add_pending_blobs(  # type: ignore[misc]
+                    c, ledger.store.id, [f"objects/{size_bytes}"], upload.id, fingerprint=mark
+                )
+            )
+            placed = [Member(digest_of(b"%d" % size_bytes), 0, size_bytes)]
+            assert ledger.database.run(
+                lambda c, blob_id=blob_id, placed=placed: finish_blob(c, ledger.store.id, blob_id, upload.id, 1, "e", placed)  # type: ignore[misc]
+            )
+        asked = [(marked, "mark"), (marked, "not this"), (unmarked, "any"), (small, "too small to be looked for")]
         with ledger.database.read() as connection:
-            assert find_known_sizes(connection, ledger.store.id, [small, large, other]) == {large}
-            assert find_known_sizes(connection, ledger.store.id, []) == set()
-            assert find_known_sizes(connection, ledger.store.id + 1000, [large]) == set()
+            assert find_known_files(connection, ledger.store.id, asked) == {"mark", "any"}
+            assert find_known_files(connection, ledger.store.id, asked * 200) == {"mark", "any"}
+            assert find_known_files(connection, ledger.store.id, []) == set()
+            assert find_known_files(connection, ledger.store.id + 1000, asked) == set()
 
     def test_the_index_over_large_objects_serves_it(self, database: Database, ledger: Ledger) -> None:
         if not database.is_sqlite:

@@ -36,17 +36,6 @@ class _Buffers(threading.local):
 _buffers = _Buffers()
 
 
-def read_file(file: SourceFile) -> bytes:
-    """Return the whole content of a small file.
-
-    Raises:
-        SourceChangedError: it is not, or no longer, what the scan found.
-        OSError: it cannot be opened or read.
-    """
-    with _opened(file) as descriptor:
-        return _read_exactly(descriptor, file.size_bytes, file)
-
-
 def read_into(file: SourceFile, target: memoryview) -> None:
     """Read the whole content of a file into `target`, which has exactly its size.
 
@@ -228,21 +217,6 @@ def _fill(descriptor: int, target: memoryview, file: SourceFile) -> None:
         if not count:
             raise _changed(file, f"ends {len(target) - position} bytes early")
         position += count
-
-
-def _read_exactly(descriptor: int, length_bytes: int, file: SourceFile) -> bytes:
-    data = os.read(descriptor, length_bytes)
-    if len(data) == length_bytes:  # nearly always: regular files give what is asked for
-        return data
-    pieces = [data]
-    missing = length_bytes - len(data)
-    while missing:
-        data = os.read(descriptor, missing)
-        if not data:
-            raise _changed(file, f"ends {missing} bytes early")
-        pieces.append(data)
-        missing -= len(data)
-    return b"".join(pieces)
 
 
 if hasattr(os, "readv"):

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 
 from vds.index.cursors import fetch_all
 from vds.index.database import now_us
-from vds.index.schema import SMALL_BYTES_MAX, blob
+from vds.index.schema import blob
 from vds.model.batch import batched
 
 LOOKUP_BATCH = 500
@@ -82,18 +82,6 @@ def find_live(connection: Connection, store_id: int, digests: Iterable[bytes]) -
         else:
             values = [store_id, batch]
         found.update(row[0] for row in fetch_all(connection, statement, values))
-    return found
-
-
-def find_known_sizes(connection: Connection, store_id: int, sizes: Iterable[int]) -> set[int]:
-    """Return which of these sizes some object of the store has; only those above 8 MiB are looked for, in ix_object_length."""
-    statement = text(
-        f"SELECT DISTINCT length_bytes FROM object WHERE store_id = :s AND length_bytes > {SMALL_BYTES_MAX}"
-        " AND length_bytes IN :sizes"
-    ).bindparams(bindparam("sizes", expanding=True))
-    found: set[int] = set()
-    for batch in batched({size for size in sizes if size > SMALL_BYTES_MAX}, LOOKUP_BATCH):
-        found.update(connection.execute(statement, {"s": store_id, "sizes": batch}).scalars())
     return found
 
 
