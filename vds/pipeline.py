@@ -227,6 +227,7 @@ class Lane(Generic[R]):
         self._bytes = 0
         self._wanted_bytes = 0  # what a waiting caller brings: pieces of large works leave room for it
         self._error: BaseException | None = None
+        self._is_over = False
         self._results: list[R] = []
 
     def submit(self, call: Callable[[], R], weight_bytes: int = 0) -> None:
@@ -261,13 +262,23 @@ class Lane(Generic[R]):
             return ready
 
     def finish(self) -> list[R]:
-        """Wait for everything and return the results not yet collected. The lane may be used again afterwards.
+        """Wait for everything and return the results not yet collected; no thread is left then.
+
+        The lane may be used again afterwards.
 
         Raises:
             BaseException: the first error of a call.
         """
         self._wait(lambda: not self._jobs)
-        return self.collect()
+        results = self.collect()
+        with self._changed:
+            self._is_over = True
+            self._ready.notify_all()
+        try:
+            self._join()
+        finally:
+            self._is_over = False
+        return results
 
     def close(self) -> None:
         """Drop calls not yet begun and join the rest; idempotent."""
@@ -275,11 +286,9 @@ class Lane(Generic[R]):
             if self._error is None:
                 self._error = CancelledError("the lane is closed")
             self._ready.notify_all()
-        for thread in self._threads:
-            while thread.is_alive():
-                thread.join(_WAIT_S)
+        self._join()
         left, self._jobs = self._jobs, []
-        self._threads, self._results = [], []
+        self._results = []
         for job in left:
             job.work.drop()
 
@@ -288,6 +297,12 @@ class Lane(Generic[R]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def _join(self) -> None:
+        for thread in self._threads:
+            while thread.is_alive():
+                thread.join(_WAIT_S)
+        self._threads = []
 
     def _add(self, job: Job[R]) -> None:
         self._wanted_bytes = job.held_bytes
@@ -350,9 +365,9 @@ class Lane(Generic[R]):
                 self._pace.leave()
 
     def _claim(self) -> Job[R] | None:
-        """Wait for a job with a piece to draw, and reserve the drawing; None when the lane closes."""
+        """Wait for a job with a piece to draw, and reserve the drawing; None when no more will come."""
         with self._changed:
-            while self._error is None:
+            while self._error is None and not self._is_over:
                 job = self._find_job()
                 if job is not None:
                     job.is_drawing = True

@@ -249,6 +249,7 @@ class TestLaneCalls:
             found += lane.finish()
             assert sorted(found) == list(range(500))
             assert (lane.collect(), lane.finish()) == ([], [])
+            assert worker_threads() == [], "whoever never closes it leaves no thread behind"
             lane.submit(lambda: 7)
             assert lane.finish() == [7]
         assert worker_threads() == []
