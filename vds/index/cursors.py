@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from vds.model.batch import batched
+
 BATCH_ROWS = 4096
+STATEMENT_ROWS = 100
 
 _NAMED = re.compile(r"(?<!:):([a-z_]+)")
 _numbers = itertools.count(1)
@@ -38,6 +41,25 @@ def fetch_all(connection: Connection, statement: str, values: Mapping[str, Any] 
         cursor.execute(text, values)
         rows: list[Any] = cursor.fetchall()
         return rows
+
+
+def insert_values(connection: Connection, into: str, rows: Iterable[Sequence[Any]], then: str = "") -> int:
+    """Insert tuples into SQLite, a hundred in one statement, and return how many were inserted.
+
+    The driver gives the interpreter away and takes it back at every statement: beside a thread that hashes files, a row that is a
+    statement of its own costs 6 to 8 us, and one among a hundred 2. With no such thread it is 1.7 to 2.0 against 1.0 to 1.4.
+
+    Args:
+        into: up to the word VALUES.
+        then: what follows the values.
+    """
+    inserted = 0
+    with driver(connection) as raw:
+        for batch in batched(rows, STATEMENT_ROWS):
+            marks = f"({', '.join('?' * len(batch[0]))})"
+            statement = f"{into} VALUES {', '.join([marks] * len(batch))} {then}"
+            inserted += raw.execute(statement, list(itertools.chain.from_iterable(batch))).rowcount
+    return inserted
 
 
 def look_up_by_key(connection: Connection) -> None:

@@ -26,13 +26,12 @@ from sqlalchemy.engine import Connection as Connection
 
 from vds.errors import FormatError, InvalidInputError, OutcomeUnknownError, VdsError
 from vds.index import fork
+from vds.index.cursors import insert_values
 from vds.index.translate import is_disconnect, is_retryable, translated
-from vds.model.batch import batched
 
 T = TypeVar("T")
 
 CONFLICT_RETRIES_MAX = 20
-ROWS_A_BATCH = 5000
 
 # Longer than the longest allowed locked step (a commit of millions of rows), so that waiting is never an error.
 LOCK_WAIT_S = 900
@@ -146,12 +145,7 @@ class Database:
         names = ", ".join(column.name for column in table.columns)
         count = 0
         if self.is_sqlite:
-            marks = ", ".join("?" for _ in table.columns)
-            statement = f"INSERT INTO {table.name} ({names}) VALUES ({marks})"
-            for batch in batched(rows, ROWS_A_BATCH):
-                connection.exec_driver_sql(statement, [tuple(row) for row in batch])
-                count += len(batch)
-            return count
+            return insert_values(connection, f"INSERT INTO {table.name} ({names})", rows)
         driver: Any = connection.connection.driver_connection
         with driver.cursor() as cursor, cursor.copy(f"COPY {table.name} ({names}) FROM STDIN") as copy:
             for row in rows:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import bindparam, insert, text
 from sqlalchemy.engine import Connection
 
-from vds.index.cursors import fetch_all
+from vds.index.cursors import fetch_all, insert_values
 from vds.index.database import now_us
 from vds.index.schema import blob
 from vds.model.batch import batched
@@ -160,13 +160,12 @@ def _place_new(connection: Connection, store_id: int, blob_id: int, members: Seq
     """Place the objects that have no placement yet, and return how many those were."""
     if connection.dialect.name == "sqlite":
         rows = [(store_id, digest, blob_id, offset, length) for digest, offset, length in members]
-        return connection.exec_driver_sql(_PLACE_SQLITE, rows).rowcount
+        return insert_values(connection, _PLACE, rows, "ON CONFLICT DO NOTHING")
     columns = ([one.digest for one in members], [one.offset_bytes for one in members], [one.length_bytes for one in members])
     return connection.exec_driver_sql(_PLACE_POSTGRES, (store_id, blob_id, *columns)).rowcount
 
 
 _PLACE = "INSERT INTO object (store_id, digest, blob_id, offset_bytes, length_bytes)"
-_PLACE_SQLITE = f"{_PLACE} VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _PLACE_POSTGRES = (
     f"{_PLACE} SELECT %s, m.digest, %s, m.start, m.length FROM unnest(%s::bytea[], %s::bigint[], %s::bigint[])"
     " AS m (digest, start, length) ON CONFLICT DO NOTHING"
