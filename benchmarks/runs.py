@@ -49,9 +49,20 @@ class Run:
     state: Path
 
     def clear(self) -> None:
-        """Forget all that earlier runs left, on the server and here."""
+        """Forget all that earlier runs left, on the server and here, and make the store that vds uploads to.
+
+        Raises:
+            RunError: it could not be made.
+        """
         self.forget()
         self.state.mkdir(parents=True)
+        if self.peer.is_vds:
+            made = subprocess.run(
+                [*self._command(), "--prepare"], cwd=ROOT, env=self._environment(), capture_output=True, text=True, check=False
+            )
+            if made.returncode:
+                raise RunError(f"the store could not be made: {made.stderr.strip()[-600:]}")
+            self.server.reset(counters_only=True)
 
     def forget(self) -> None:
         """Take away what the runs left; nothing is there to be found by the next peer."""

@@ -6,6 +6,7 @@ Runs in virtual environments that lack vds, so it imports nothing but the standa
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import resource
@@ -64,14 +65,21 @@ class Figures:
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Take wall time and CPU time, children included, of a block: the transfer from its scan to the last acknowledgement."""
+        """Take wall time and CPU time, children included, of a block: the transfer from its scan to the last acknowledgement.
+
+        What the imports left is collected before, for every peer that is written in Python: else that falls at random.
+        """
+        gc.collect()
         cpu_s, begun = _cpu_s(), time.perf_counter()
         yield
         self.seconds, self.cpu_s = time.perf_counter() - begun, _cpu_s() - cpu_s
 
 
-def run_peer(upload: Callable[[Job, Figures], None]) -> int:
-    """Read the options, let `upload` do its work and take its own time, and print the figures as one line of JSON."""
+def run_peer(upload: Callable[[Job, Figures], None], prepare: Callable[[Job], None] | None = None) -> int:
+    """Read the options, let `upload` do its work and take its own time, and print the figures as one line of JSON.
+
+    With `--prepare` nothing is measured: what must be there before the first upload is made.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--url", required=True)
     parser.add_argument("--container", required=True)
@@ -79,8 +87,13 @@ def run_peer(upload: Callable[[Job, Figures], None]) -> int:
     parser.add_argument("--key", required=True)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--ca")
+    parser.add_argument("--prepare", action="store_true")
     options = parser.parse_args()
     job = Job(options.url, options.container, options.source, options.key, options.workers, options.ca)
+    if options.prepare:
+        assert prepare is not None
+        prepare(job)
+        return 0
     figures = Figures(extra={"rss_start_mib": peak_rss_mib()})
     upload(job, figures)
     line = {"seconds": figures.seconds, "cpu_s": figures.cpu_s, "rss_mib": peak_rss_mib(), **figures.extra}

@@ -17,7 +17,6 @@ from vds.index.entries import _VIEW, ViewRow, find_view_row, read_view_page
 from vds.index.needs import BlobsGone, Need, list_needs
 from vds.index.placements import (
     LOOKUP_BATCH,
-    Member,
     add_pending_blobs,
     find_live,
     find_placements,
@@ -30,6 +29,7 @@ from vds.index.schema import SMALL_BYTES_MAX
 from vds.index.staging import NewUpload, UploadRow, add_upload, end_upload, heartbeat
 from vds.index.stores import NamespaceRow
 from vds.index.translate import translated
+from vds.model.content import Member
 from vds.model.entry import MODE_FILE
 
 _numbers = itertools.count(1)

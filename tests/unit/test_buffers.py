@@ -1,10 +1,16 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
+import os
+import sys
 import threading
+import weakref
 
-from vds.buffers import BufferPool, Loan
+import pytest
+
+from vds.buffers import BufferPool, Loan, map_buffer
 
 WAIT_S = 30  # only ever reached by a test that fails
 
@@ -82,3 +88,84 @@ def test_shares_released_by_many_threads_bring_it_back_once() -> None:
             thread.join(WAIT_S)
         assert loan.shares == 0
         assert len(pool._free) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files without a name are Linux's")
+class TestSharedPools:
+    def test_a_buffer_can_be_mapped_again_at_its_offset(self) -> None:
+        pool = BufferPool(mmap.PAGESIZE + 1, is_shared=True)
+        loans = [pool.lend() for _ in range(3)]
+        assert pool.descriptor is not None
+        for number, loan in enumerate(loans):
+            loan.view[-1] = number
+        for number, loan in enumerate(loans):
+            again = map_buffer(pool.descriptor, loan.offset_bytes, pool.size_bytes)
+            assert again[-1] == number
+            again[0] = 100 + number
+            assert loan.view[0] == 100 + number
+            assert address(loan) % mmap.PAGESIZE == 0
+
+    def test_its_file_is_closed_with_it(self) -> None:
+        gc.collect()  # of what other tests left
+        before = len(os.listdir("/proc/self/fd"))
+        pool = BufferPool(10, is_shared=True)
+        pool.lend().release()
+        del pool
+        gc.collect()
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    def test_many_may_ask_at_once(self) -> None:
+        pool = BufferPool(10, is_shared=True)
+        start = threading.Barrier(8)
+        offsets: list[int] = []
+
+        def borrow() -> None:
+            start.wait(WAIT_S)
+            offsets.extend(pool.lend().offset_bytes for _ in range(20))
+
+        threads = [threading.Thread(target=borrow) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(WAIT_S)
+        assert len(set(offsets)) == 160
+
+    def test_where_there_are_no_such_files_buffers_are_private(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(name: str) -> int:
+            raise PermissionError(name)
+
+        monkeypatch.setattr(os, "memfd_create", refuse)
+        pool = BufferPool(10, is_shared=True)
+        assert pool.descriptor is None
+        assert len(pool.lend().view) == 10
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_closing_gives_memory_and_file_back_at_once(is_shared: bool) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+        pool = BufferPool(10, is_shared=is_shared)
+        cycle = [pool]
+        cycle.append(cycle)  # type: ignore[arg-type]
+        returned, lent, late = pool.lend(), pool.lend(), pool.lend()
+        gone = [weakref.ref(loan.view) for loan in (returned, lent, late)]
+        returned.release()
+        del returned
+        pool.close()
+        pool.close()
+        assert [reference() is None for reference in gone] == [True, False, False]
+        lent.view[0] = 1  # a request may still be reading from it
+        lent.release()
+        late.release()
+        del lent, late
+        assert [reference() is None for reference in gone] == [True] * 3
+        if sys.platform == "linux":
+            assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        gc.enable()
+
+
+def test_a_private_pool_has_no_file() -> None:
+    assert BufferPool(10).descriptor is None

@@ -28,6 +28,7 @@ LAYERS = {
     "pipeline": 2,
     "progress": 2,
     "provenance": 2,
+    "helper": 2,
     "files": 3,
     "blobs": 3,
     "index": 3,
@@ -54,7 +55,7 @@ DOORS = {
 }
 """Library → the only modules that may import it."""
 
-THREADS = ("vds.pipeline",)
+THREADS = ("vds.pipeline", "vds.helper")
 """The only modules that start threads or processes of their own."""
 
 LATE_IMPORTS = {

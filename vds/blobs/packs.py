@@ -68,28 +68,38 @@ class PackBuilder:
         self._buffer = memoryview(bytearray(room_bytes)) if buffer is None else buffer
         assert len(self._buffer) >= room_bytes, (len(self._buffer), room_bytes)
         self._used_bytes = 0
-        self._rows: list[bytes] = []
+        self._rows = bytearray()
+
+    @classmethod
+    def adopt(cls, buffer: memoryview, rows: bytes, used_bytes: int) -> PackBuilder:
+        """Return a pack whose bodies stand in `buffer` already, `used_bytes` from its start, as `rows` of `pack_rows` say."""
+        builder = cls(buffer=buffer)
+        builder._rows += rows
+        builder._used_bytes = used_bytes
+        assert builder.member_count <= PACK_MEMBERS_MAX, "adopted too many"
+        assert builder.size_bytes <= len(buffer), "adopted more than fits"
+        return builder
 
     @property
     def member_count(self) -> int:
         """How many objects are in it."""
-        return len(self._rows)
+        return len(self._rows) // _ROW.size
 
     @property
     def size_bytes(self) -> int:
         """What the pack will weigh, rows and trailer included."""
-        return self._used_bytes + len(self._rows) * _ROW.size + _TRAILER.size
+        return self._used_bytes + len(self._rows) + _TRAILER.size
 
     @property
     def is_full(self) -> bool:
         """Whether the target is reached, or no further member is allowed."""
-        return len(self._rows) == PACK_MEMBERS_MAX or self.size_bytes + _ROW.size >= self._target_bytes
+        return self.member_count == PACK_MEMBERS_MAX or self.size_bytes + _ROW.size >= self._target_bytes
 
     def fits(self, length_bytes: int) -> bool:
         """Return whether an object of this size may still be added; anything small enough fits an empty pack."""
         if not self._rows:
             return length_bytes < MEMBER_BYTES_END
-        return len(self._rows) < PACK_MEMBERS_MAX and self.size_bytes + _ROW.size + length_bytes <= self._target_bytes
+        return self.member_count < PACK_MEMBERS_MAX and self.size_bytes + _ROW.size + length_bytes <= self._target_bytes
 
     def room(self, length_bytes: int) -> memoryview:
         """Lend the place of the next member, to be filled and then kept with `claim`; it must fit."""
@@ -102,23 +112,9 @@ class PackBuilder:
         offset = self._used_bytes
         body = self._buffer[offset : offset + length_bytes]
         assert len(body) == length_bytes, "claimed more than was lent"
-        self._rows.append(_ROW.pack(digest_raw, offset, length_bytes, xxhash.xxh3_64_intdigest(body)))
+        self._rows += _ROW.pack(digest_raw, offset, length_bytes, xxhash.xxh3_64_intdigest(body))
         self._used_bytes += length_bytes
         return offset
-
-    def adopt(self, members: Sequence[tuple[bytes, int, int]]) -> None:
-        """Keep what was put into the buffer back to back from its start: (raw digest, offset, length) of each, and nothing else.
-
-        For those who read thousands of files into one pack: they see to it that all of them fit.
-        """
-        assert not self._rows, "adopted into a pack that has members"
-        buffer = self._buffer
-        self._rows = [
-            _ROW.pack(digest_raw, offset, length, xxhash.xxh3_64_intdigest(buffer[offset : offset + length]))
-            for digest_raw, offset, length in members
-        ]
-        self._used_bytes = sum([length for _, _, length in members])
-        assert self.size_bytes <= len(buffer), "adopted more than fits"
 
     def append(self, digest_raw: bytes, body: Buffer) -> int:
         """Copy `body` in as a member and return its offset."""
@@ -128,11 +124,21 @@ class PackBuilder:
     def finish(self) -> memoryview:
         """Write rows and trailer and return the whole pack, not copied; the builder must not be used after it."""
         assert self._rows, "a pack has at least one member"
-        rows = b"".join(self._rows)
-        tail = rows + _TRAILER.pack(_MAGIC, len(self._rows), _FORMAT, self._used_bytes, blake3(rows).digest())
+        rows = bytes(self._rows)
+        tail = rows + _TRAILER.pack(_MAGIC, self.member_count, _FORMAT, self._used_bytes, blake3(rows).digest())
         end = self._used_bytes + len(tail)
         self._buffer[self._used_bytes : end] = tail
         return self._buffer[:end]
+
+
+def pack_rows(buffer: memoryview, members: Sequence[tuple[bytes, int, int]]) -> bytes:
+    """Return the rows of members, given as (raw digest, offset, length), that stand in `buffer` back to back from its start."""
+    return b"".join(
+        [
+            _ROW.pack(digest_raw, offset, length, xxhash.xxh3_64_intdigest(buffer[offset : offset + length]))
+            for digest_raw, offset, length in members
+        ]
+    )
 
 
 def read_footer(driver: BlobDriver, key: str, size_bytes: int) -> list[PackRow]:

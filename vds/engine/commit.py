@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from tempfile import SpooledTemporaryFile
+from tempfile import SpooledTemporaryFile, gettempdir
 from typing import NoReturn
 
 from vds.blobs.objects import fresh_ulid
 from vds.blobs.streams import StreamWriter
 from vds.engine.doors import Doors
 from vds.engine.journal import publish
-from vds.errors import ConflictError, OutcomeUnknownError, UnavailableError, VdsError
+from vds.errors import ConflictError, NoSpaceError, OutcomeUnknownError, UnavailableError, VdsError
 from vds.index.commit import Committed, CommitTerms, PlanAgain, Planned, commit_staged
 from vds.index.database import Connection
 from vds.index.needs import BlobsGone, list_needs
@@ -146,12 +146,22 @@ def foresee(doors: Doors, request: CommitRequest, base: int) -> Counts:
 
 
 def _write_changes(doors: Doors, area: Area, upload_id: int) -> ChangeListRef:
-    """Encode the flagged rows, and put them into a blob when they are too many for the record."""
+    """Encode the flagged rows, and put them into a blob when they are too many for the record.
+
+    Raises:
+        NoSpaceError: a long list waits in a temporary file, and its disk cannot take it.
+    """
     encoder = ChangeListEncoder()
     with SpooledTemporaryFile(max_size=SPOOL_BYTES_MAX) as spool:
         with doors.index.read() as connection:
             for frame in encoder.frames(read_changes(connection, area)):
-                spool.write(frame)
+                try:
+                    spool.write(frame)
+                except OSError as err:
+                    raise NoSpaceError(
+                        f"the list of changes could not be written below {gettempdir()!r}: {err.strerror or err}",
+                        hint="free some space, or set TMPDIR to another disk",
+                    ) from err
         size_bytes = spool.tell()
         spool.seek(0)
         if size_bytes <= INLINE_CHANGES_BYTES_MAX:

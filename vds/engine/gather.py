@@ -15,13 +15,12 @@ from typing import Literal, NamedTuple
 from blake3 import blake3
 
 from vds.blobs.objects import SINGLE_PUT_BYTES_MAX, block_size_bytes
-from vds.blobs.packs import MEMBER_BYTES_END, PACK_MEMBERS_MAX, PACK_TARGET_BYTES, ROW_BYTES, PackBuilder
+from vds.blobs.packs import MEMBER_BYTES_END, PACK_MEMBERS_MAX, PACK_TARGET_BYTES, ROW_BYTES, pack_rows
 from vds.buffers import BufferPool, Loan
 from vds.errors import VdsError
 from vds.files.read import BlockHashes, check_file, hash_blocks, read_into
 from vds.files.scan import SourceFile
-from vds.index.placements import Member
-from vds.model.content import SourceChangedError
+from vds.model.content import Member, SourceChangedError
 from vds.model.digest import EMPTY_RAW
 
 GROUP_FILES_MAX = 512
@@ -54,17 +53,17 @@ class Read:
         digests: one a file; empty for a file that failed.
         failures: path → reason.
         bodies: each distinct content once, where it stands in `loan`.
-        builder: the pack that was filled in `loan`, of a group of small files.
+        rows: of the pack that `loan` holds, of a group of small files.
         block_hashes: digest → fingerprints of the blocks, of large files that were only hashed.
         read_at_ns: when reading began.
     """
 
     group: Group
     digests: Sequence[bytes]
-    failures: dict[str, str] = field(default_factory=dict)
     bodies: list[Member] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
     loan: Loan | None = None
-    builder: PackBuilder | None = None
+    rows: bytes = b""
     block_hashes: dict[bytes, BlockHashes] = field(default_factory=dict)
     read_at_ns: int = 0
 
@@ -109,32 +108,31 @@ def read_group(group: Group, pool: BufferPool) -> Read:
     if group.kind == "known":
         return Read(group, group.digests)
     read_at_ns = time.time_ns()
-    if group.kind == "pack":
-        read = _read_small(group, pool.lend())
-    elif group.kind == "whole":
-        read = _read_whole(group, pool.lend())
-    else:
-        read = _hash(group) if group.kind == "hash" else _look(group)
+    if group.kind in ("pack", "whole"):
+        loan = pool.lend()
+        contents = read_files(group.files, loan.view)
+        rows = pack_rows(loan.view, contents.bodies) if group.kind == "pack" else b""
+        return Read(group, *contents, loan, rows, read_at_ns=read_at_ns)
+    read = _hash(group) if group.kind == "hash" else _look(group)
     read.read_at_ns = read_at_ns
     return read
 
 
-def _read_small(group: Group, loan: Loan) -> Read:
-    read = _read_whole(group, loan)
-    if read.bodies:
-        read.builder = PackBuilder(buffer=loan.view)
-        read.builder.adopt(read.bodies)
-    return read
+class Contents(NamedTuple):
+    """What was read into a buffer: a digest a file (empty for one that failed), each distinct content once, path → reason."""
+
+    digests: list[bytes]
+    bodies: list[Member]
+    failures: dict[str, str]
 
 
-def _read_whole(group: Group, loan: Loan) -> Read:
-    """Read files back to back into the buffer, each distinct content once."""
-    digests: list[bytes] = []
-    read = Read(group, digests, loan=loan)
-    bodies, failures, view = read.bodies, read.failures, loan.view
+def read_files(files: Iterable[SourceFile], view: memoryview) -> Contents:
+    """Read files back to back into a buffer that has room for all of them."""
+    contents = Contents([], [], {})
+    digests, bodies, failures = contents
     seen: set[bytes] = {EMPTY_RAW}
     position = 0
-    for file in group.files:
+    for file in files:
         size_bytes = file.size_bytes
         target = view[position : position + size_bytes]
         try:
@@ -152,7 +150,7 @@ def _read_whole(group: Group, loan: Loan) -> Read:
             seen.add(digest)
             bodies.append(Member(digest, position, size_bytes))
             position += size_bytes
-    return read
+    return contents
 
 
 def _hash(group: Group) -> Read:

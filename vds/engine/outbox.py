@@ -27,9 +27,10 @@ from vds.errors import ConflictError, VdsError
 from vds.files.read import BlockHashes
 from vds.files.scan import SourceFile
 from vds.index.database import Connection
-from vds.index.placements import Member, add_pending_blobs, drop_pending_blobs, find_live, finish_blob
+from vds.index.placements import add_pending_blobs, drop_pending_blobs, find_live, finish_blob
 from vds.index.resume import find_known_files
 from vds.index.staging import heartbeat
+from vds.model.content import Member
 from vds.model.digest import EMPTY_RAW
 from vds.pipeline import Lane
 from vds.progress import Progress
@@ -80,7 +81,7 @@ class Outbox:
         self._store_id = doors.store.id
         self._upload_id = upload_id
         self._progress = progress
-        self.pool = BufferPool(PACK_BUFFER_BYTES)
+        self.pool = BufferPool(PACK_BUFFER_BYTES, is_shared=True)
         self._means = Means(doors.blobs, self.pool, progress, self.is_live, Event())
         self._check_fresh: Callable[[], None] | None = check_fresh
         self._lane: Lane[_BlobSent | LargeSent | None] = Lane(
@@ -98,6 +99,7 @@ class Outbox:
     def close(self) -> None:
         """Stop sending and join the workers; idempotent."""
         self._lane.close()
+        self.pool.close()
 
     def give_up(self) -> None:
         """Begin nothing more of what is under way: the upload has failed, only what is at fault is still looked for."""

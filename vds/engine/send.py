@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from functools import partial
 from types import TracebackType
 from typing import NamedTuple
 
 from blake3 import blake3
 
 from vds.blobs.driver import Buffer
-from vds.blobs.packs import MEMBER_BYTES_END
+from vds.blobs.packs import MEMBER_BYTES_END, PackBuilder
 from vds.engine.doors import Doors
-from vds.engine.gather import Found, Group, Grouper, Kind, Read, is_large, read_group, reason_of
+from vds.engine.gather import Found, Group, Grouper, Kind, Read, is_large, reason_of
 from vds.engine.large import LargeSent
 from vds.engine.outbox import Outbox, OutgoingStream, Tally
+from vds.engine.readers import Readers
 from vds.engine.session import Session
 from vds.files.read import sample_file
 from vds.files.scan import SourceFile
@@ -85,15 +85,16 @@ class Sender:
             remember: told what was hashed.
         """
         twins: list[SourceFile] = []
+        readers = Readers(self._outbox.pool)
         reads = parallel_map(
-            partial(read_group, pool=self._outbox.pool),
+            readers.read,
             self._groups(found, failures, twins),
             workers=HASH_WORKERS,
             in_flight_max=HASH_WORKERS * 2,
             ordered=False,  # a file that is slow to read holds up its own group, no other
             on_wait=self._outbox.beat,
         )
-        with closing(reads):
+        with closing(readers), closing(reads):
             for read in reads:
                 yield self._take_in(read, failures, remember)
                 yield from self._arrived(self._outbox.settle(), failures, remember)
@@ -210,11 +211,12 @@ class Sender:
             return sum([body.length_bytes for body in new])
         bodies = ((body.digest, read.loan.view[body.offset_bytes : body.offset_bytes + body.length_bytes]) for body in new)
         what = f"{len(files)} files, the first of them {files[0].path!r}"
-        if read.builder is None:
+        if not read.rows:
             read.loan.shares = len(new)
             self._outbox.send_blobs(list(bodies), read.loan, what)
         elif len(new) == len(read.bodies):
-            self._outbox.send_pack(read.builder, read.loan, read.bodies, what)
+            used_bytes = sum([body.length_bytes for body in new])
+            self._outbox.send_pack(PackBuilder.adopt(read.loan.view, read.rows, used_bytes), read.loan, read.bodies, what)
         else:  # the buffer holds what the store has too
             for digest, body_view in bodies:
                 self._outbox.append(digest, body_view)

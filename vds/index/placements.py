@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import bindparam, insert, text
 from sqlalchemy.engine import Connection
@@ -19,6 +19,7 @@ from vds.index.cursors import fetch_all, insert_values
 from vds.index.database import now_us
 from vds.index.schema import blob
 from vds.model.batch import batched
+from vds.model.content import Member
 
 LOOKUP_BATCH = 500
 
@@ -34,14 +35,6 @@ class PlacementRow:
     blob_id: int
     key: str
     state: str
-    offset_bytes: int
-    length_bytes: int
-
-
-class Member(NamedTuple):
-    """One object inside a blob that is being finished (a named tuple: a million are made, and sorted by their digests)."""
-
-    digest: bytes
     offset_bytes: int
     length_bytes: int
 

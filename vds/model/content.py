@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from vds.errors import InvalidInputError
 from vds.model.digest import Digest
+
+
+class Member(NamedTuple):
+    """One object inside a blob or a buffer (a named tuple: a million are made, and sorted by their digests)."""
+
+    digest: bytes
+    offset_bytes: int
+    length_bytes: int
 
 
 class SourceChangedError(InvalidInputError):

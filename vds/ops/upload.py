@@ -27,7 +27,7 @@ from vds.model.patterns import Patterns
 from vds.ops.survey import Survey, View
 from vds.progress import Progress
 
-ROWS_A_TRANSACTION = 20_000
+ROWS_A_TRANSACTION = 4_096
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from vds.engine import namespaces as namespaces_module
 from vds.engine.commit import ObjectsGoneError
 from vds.engine.doors import Doors
 from vds.engine.namespaces import ensure_namespace
-from vds.errors import ConflictError, CorruptionError, UnavailableError
+from vds.errors import ConflictError, CorruptionError, NoSpaceError, UnavailableError
 from vds.index.commit import PlanAgain
 from vds.model.manifest import decode_change_list
 from vds.model.version import name_digest
@@ -317,3 +319,21 @@ class TestChangeLists:
         digest = bytes.fromhex(key.rpartition("/")[2].partition(".")[0])
         rows = decode_change_list(store._handle.doors.blobs.read_range(key), digest)
         assert [row.path for row in rows] == sorted(files_of(version))
+
+    def test_a_temporary_directory_that_cannot_take_it_is_told(
+        self, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class FullDisk(SpooledTemporaryFile[bytes]):
+            def rollover(self) -> None:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(commit_module, "SPOOL_BYTES_MAX", 1000)
+        monkeypatch.setattr(commit_module, "SpooledTemporaryFile", FullDisk)
+        namespace = store.namespace("team/raw")
+        tree = write_tree(tmp_path / "many", {f"{number:04}": b"%d" % number for number in range(200)})
+        with pytest.raises(NoSpaceError, match="No space left on device") as caught:
+            namespace.upload(tree)
+        assert "TMPDIR" in (caught.value.hint or "")
+        assert list(namespace.log()) == []
+        monkeypatch.undo()
+        assert namespace.upload(tree).uploaded == 200

@@ -13,12 +13,13 @@ from vds.index.conflicts import OnTouched
 from vds.index.database import Connection, Database
 from vds.index.entries import At, read_entries
 from vds.index.needs import BlobsGone, list_needs
-from vds.index.placements import Member, add_pending_blob, finish_blob
+from vds.index.placements import add_pending_blob, finish_blob
 from vds.index.plan import Area, count_changes, mark_changed, stage_removals, stage_restore
 from vds.index.queue import list_records, remove_record
 from vds.index.schema import staged
 from vds.index.staging import REMOVED, WRITTEN, NewUpload, StagedRow, UploadRow, add_part, add_upload
 from vds.index.stores import NamespaceRow, StoreRow, add_namespace, put_store, read_namespace
+from vds.model.content import Member
 from vds.model.entry import MODE_FILE
 from vds.model.version import ChangeListRef
 
