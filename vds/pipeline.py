@@ -27,6 +27,8 @@ R = TypeVar("R")
 
 TRANSFER_WORKERS = 8
 HASH_WORKERS = min(4, os.cpu_count() or 1)
+DRAWS_MAX = max(4, os.cpu_count() or 1)
+"""Pieces of works drawn at once: more threads that read and hash than there are cores push each other's out of the cache."""
 IN_FLIGHT_BYTES_MAX = 512 * 1024 * 1024
 
 
@@ -92,23 +94,6 @@ def parallel_map(
             yield from flight.results()
     finally:
         flight.land()
-
-
-def grouped(items: Iterable[T], weigh: Callable[[T], int], *, count_max: int, bytes_max: int) -> Iterator[list[T]]:
-    """Cut items into lists for `parallel_map`: handing over a list costs as much as handing over one small item.
-
-    A list ends when it has `count_max` items or reaches `bytes_max`, so that heavy items are spread over the workers.
-    """
-    group: list[T] = []
-    group_bytes = 0
-    for item in items:
-        group.append(item)
-        group_bytes += weigh(item)
-        if len(group) == count_max or group_bytes >= bytes_max:
-            yield group
-            group, group_bytes = [], 0
-    if group:
-        yield group
 
 
 class _Flight(Generic[T, R]):
@@ -223,6 +208,7 @@ class Lane(Generic[R]):
         self._ready = Condition(lock)  # for the workers: there may be a piece to draw
         self._threads: list[Thread] = []
         self._idle = 0
+        self._drawing = 0
         self._jobs: list[Job[R]] = []  # all that have not ended, in the order they came
         self._bytes = 0
         self._wanted_bytes = 0  # what a waiting caller brings: pieces of large works leave room for it
@@ -342,11 +328,17 @@ class Lane(Generic[R]):
 
     def _find_job(self) -> Job[R] | None:
         for job in self._jobs:
-            if not job.is_drawing and not job.work.is_drawn:
-                weight_bytes = job.work.weight_bytes
-                if not weight_bytes or not self._bytes or self._bytes + self._wanted_bytes + weight_bytes <= self._bytes_max:
-                    return job
+            if not job.is_drawing and not job.work.is_drawn and self._fits(job.work.weight_bytes):
+                return job
         return None
+
+    def _fits(self, weight_bytes: int) -> bool:
+        """Return whether a piece that holds so much may be drawn; one that holds nothing costs nothing to draw."""
+        if not weight_bytes:
+            return True
+        if self._drawing >= DRAWS_MAX:
+            return False
+        return not self._bytes or self._bytes + self._wanted_bytes + weight_bytes <= self._bytes_max
 
     def _work(self) -> None:
         while (job := self._claim()) is not None:
@@ -372,6 +364,7 @@ class Lane(Generic[R]):
                 if job is not None:
                     job.is_drawing = True
                     self._bytes += job.work.weight_bytes
+                    self._drawing += job.work.weight_bytes > 0
                     return job
                 self._idle += 1
                 self._ready.wait()
@@ -384,6 +377,7 @@ class Lane(Generic[R]):
         with self._changed:
             job.is_drawing = False
             job.running += 1
+            self._drawing -= weight_bytes > 0
             self._call_worker()
         piece()
         with self._changed:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import _thread
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from functools import partial
@@ -9,8 +10,9 @@ from functools import partial
 import pytest
 
 from vds import pipeline
+from vds.model.batch import grouped
 from vds.pace import Pace
-from vds.pipeline import IN_FLIGHT_BYTES_MAX, Lane, grouped, parallel_map
+from vds.pipeline import IN_FLIGHT_BYTES_MAX, Lane, parallel_map
 
 WAIT_S = 30  # only ever reached by a test that fails
 FAIL_S = 5  # the same, where the test itself must go on to its end
@@ -27,6 +29,11 @@ class Boom(Exception):
 def count(ran: list[int]) -> int:
     ran.append(1)
     return len(ran)
+
+
+def set_and_count(event: threading.Event) -> int:
+    event.set()
+    return 1
 
 
 @pytest.mark.parametrize("ordered", [True, False])
@@ -526,6 +533,45 @@ class TestLaneWorks:
             submitter.join(WAIT_S)
             assert sorted(lane.finish()) == [0, 100]
         assert came_first == [True, True]
+
+
+class TestDraws:
+    def test_only_so_many_draw_at_once_however_many_may_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pipeline, "DRAWS_MAX", 2)
+        lock, drawing, depths = threading.Lock(), list[int](), list[int]()
+        running = threading.Barrier(6)  # while two draw, all others run
+
+        def draw(number: int) -> None:
+            with lock:
+                drawing.append(1)
+                depths.append(len(drawing))
+            time.sleep(0.002)
+            with lock:
+                drawing.pop()
+
+        with lane_of(6) as lane:
+            works = [Pieces(3, lambda number: running.wait(WAIT_S), weight_bytes=1) for _ in range(6)]
+            for work in works:
+                work.on_draw = draw
+                lane.feed(work)
+            assert lane.finish() == [3] * 6
+        assert max(depths) == 2
+
+    def test_pieces_that_hold_nothing_need_no_turn(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pipeline, "DRAWS_MAX", 1)
+        drawing, go = threading.Event(), threading.Event()
+
+        def hold(number: int) -> None:
+            drawing.set()
+            assert go.wait(WAIT_S)
+
+        with lane_of(2) as lane:
+            heavy = Pieces(1, weight_bytes=1)
+            heavy.on_draw = hold
+            lane.feed(heavy)
+            assert drawing.wait(WAIT_S)
+            lane.submit(partial(set_and_count, go))  # were it to wait for the other's draw, neither would end
+            assert len(lane.finish()) == 2
 
 
 class TestLaneErrors:

@@ -15,6 +15,8 @@ import os
 import select
 import socket
 import ssl
+import struct
+import sys
 import time
 import weakref
 from collections import deque
@@ -133,7 +135,10 @@ class _Connection:
         self.socket: socket.socket = self._http.sock
         self.socket.settimeout(READ_TIMEOUT_S)
         self._stream: BinaryIO = self.socket.makefile("rb")
-        self._has_sendmsg = route.context is None and hasattr(self.socket, "sendmsg")
+        self._sends_whole = route.context is None and hasattr(self.socket, "sendmsg") and sys.platform != "win32"
+        if self._sends_whole:
+            limit = struct.pack("@ll", int(READ_TIMEOUT_S), int(READ_TIMEOUT_S % 1 * 1_000_000))
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         self.idle_since_s = 0.0
 
     def exchange(self, head: bytes, body: memoryview, body_bytes_max: int) -> Answer:
@@ -148,17 +153,28 @@ class _Connection:
         self._http.close()
 
     def _send(self, head: bytes, body: memoryview) -> None:
-        start = 0
-        if self._has_sendmsg and body:
-            # One system call, and for small bodies one packet, instead of two.
-            sent = self.socket.sendmsg([head, body[:PIECE_BYTES]])
-            if sent < len(head):
-                self.socket.sendall(head[sent:])
-            start = max(0, sent - len(head))
-        else:
-            self.socket.sendall(head)
-        for begin in range(start, len(body), PIECE_BYTES):
+        if self._sends_whole:
+            self._send_whole(head, body)
+            return
+        self.socket.sendall(head)
+        for begin in range(0, len(body), PIECE_BYTES):
             self.socket.sendall(body[begin : begin + PIECE_BYTES])
+
+    def _send_whole(self, head: bytes, body: memoryview) -> None:
+        """Send everything in one system call, where the socket itself keeps the timeout.
+
+        Python's own timeout makes it two calls for each few hundred kilobytes, and each gives the interpreter away.
+        """
+        self.socket.settimeout(None)
+        try:
+            sent = self.socket.sendmsg([head, body])  # for small bodies one packet, too
+            for rest in (head[sent:], body[max(0, sent - len(head)) :]):
+                if rest:
+                    self.socket.sendall(rest)
+        except BlockingIOError as err:
+            raise TimeoutError("the service takes no more of the request") from err
+        finally:
+            self.socket.settimeout(READ_TIMEOUT_S)
 
     def _read_early_answer(self, err: OSError) -> Answer:
         """Return what a server said that took no more of the body, before it closed the connection."""

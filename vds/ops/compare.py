@@ -12,9 +12,10 @@ from typing import Any
 from vds.files.place import Target
 from vds.files.record import PlacedRow
 from vds.files.scan import ScanReport, SourceFile, scan_directory
+from vds.model.batch import grouped
 from vds.model.entry import Entry
 from vds.model.path import EntryPath, ancestors
-from vds.pipeline import HASH_WORKERS, grouped, parallel_map
+from vds.pipeline import HASH_WORKERS, parallel_map
 from vds.progress import Progress
 
 _HASHED_AT_ONCE = 64

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from vds.errors import DownloadError, failures_message
 from vds.files.place import Target
+from vds.model.batch import grouped
 from vds.model.entry import Entry
 from vds.model.patterns import Patterns, path_filter
 from vds.ops.placing import ObjectSource, check_target, place_entries
-from vds.pipeline import HASH_WORKERS, TRANSFER_LIMITS, Limits, grouped, parallel_map
+from vds.pipeline import HASH_WORKERS, TRANSFER_LIMITS, Limits, parallel_map
 from vds.progress import Progress
 
 _EXAMINED_AT_ONCE = 64

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from http.client import RemoteDisconnected
 from itertools import repeat
+from xml.etree import ElementTree
 
 import pytest
 
@@ -93,6 +94,22 @@ class TestPuts:
         assert head.startswith("PUT /data/a?comp=block&blockid=MDAwMQ%3D%3D&sig=SASsecret HTTP/1.1\r\n")
         assert "\r\n{}: {}\r\n".format(*check_of(b"hello")) in head
         assert "if-none-match" not in head
+
+    def test_a_list_of_blocks_is_one_checked_conditional_request(self) -> None:
+        hot, service = calls(CREATED)
+        assert hot.put_block_list(ASKED, "/data/a", ["0001", "0002"], {"k": "v"}) == '"0x1"'
+        (head,), (body,) = service.heads, service.bodies
+        assert head.startswith("PUT /data/a?comp=blocklist&sig=SASsecret HTTP/1.1\r\n")
+        for line in ("content-type: application/xml", "if-none-match: *", "x-ms-meta-k: v", f"content-length: {len(body)}"):
+            assert f"\r\n{line}\r\n" in head
+        assert "x-ms-blob-type" not in head
+        assert "\r\n{}: {}\r\n".format(*check_of(body)) in head
+        assert [one.text for one in ElementTree.fromstring(body).findall("Latest")] == ["MDAwMQ==", "MDAwMg=="]
+
+    def test_a_list_that_meets_its_own_first_write_is_left_to_the_sdk(self) -> None:
+        hot, service = calls(RemoteDisconnected("x"), answer(409, {"x-ms-error-code": "BlobAlreadyExists"}))
+        assert hot.put_block_list(ASKED, "/data/a", ["0001"], {}) is None
+        assert len(service.heads) == 2
 
     @pytest.mark.parametrize("name", ["x-ms-content-crc64", "content-md5"])
     def test_the_echo_of_the_check_is_compared(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:

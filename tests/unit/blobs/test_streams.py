@@ -116,9 +116,9 @@ def test_buffers_are_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
     real = mmap.mmap
 
-    def make(descriptor: int, size_bytes: int) -> mmap.mmap:
+    def make(descriptor: int, size_bytes: int, **more: int) -> mmap.mmap:
         made.append(size_bytes)
-        return real(descriptor, size_bytes)
+        return real(descriptor, size_bytes, **more)
 
     monkeypatch.setattr(mmap, "mmap", make)
     put_stream(SpyDriver(), "k", [os.urandom(8 * 500)])

@@ -6,9 +6,11 @@ import gc
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.client import HTTPException, RemoteDisconnected
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from cryptography import x509
@@ -189,6 +191,34 @@ class TestTrouble:
         answered.set()
         assert put(wire).status == 201
         assert server.connections == 2
+
+    def test_a_server_that_takes_no_more_is_a_timeout(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(wire_module, "READ_TIMEOUT_S", 0.05)
+        with socket.create_server(("127.0.0.1", 0)) as deaf:  # connections wait in its queue, and nobody reads from them
+            wire = Wire(Route("127.0.0.1", deaf.getsockname()[1]))
+            with pytest.raises(TimeoutError):
+                put(wire, bytes(64 << 20))
+            wire.close()
+
+    def test_a_server_that_takes_a_body_slowly_gets_all_of_it(
+        self, server: Server, wire: Wire, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(wire_module, "READ_TIMEOUT_S", 0.5)
+        body = os.urandom(96 << 20)
+        got = bytearray()
+
+        def take_slowly(connected: socket.socket, stream: BinaryIO, number: int) -> bool:
+            while stream.readline().strip():
+                pass
+            while len(got) < len(body):
+                got.extend(stream.read(4 << 20))
+                time.sleep(0.04)  # together longer than the limit, which is for a standstill
+            connected.sendall(CREATED.data)
+            return False
+
+        server._serve_one = take_slowly  # type: ignore[method-assign]
+        assert put(wire, body).status == 201
+        assert bytes(got) == body
 
     def test_what_a_server_says_before_it_has_the_body(self, wire: Wire, server: Server) -> None:
         # As a service does that refuses the signature: it answers after the head, and closes.
