@@ -317,13 +317,14 @@ class TestBothPaths:
         assert server.received[7].line == "PUT /acct/data/some/prefix/a7 HTTP/1.1"
         driver.close()
 
-    def test_put_stage_and_read_make_one_request_each(self, server: Server) -> None:
+    def test_put_stage_commit_and_read_make_one_request_each(self, server: Server) -> None:
         driver = at(server)
         driver.put_if_absent("a", b"hello", {"k": "v"})
         driver.stage_block("a", "0001", memoryview(b"hello"))
+        assert driver.commit_blocks("a", ["0001"], {"k": "v"}) == "0x1"
         server.answer = lambda request: reply(206, {"Content-Range": "bytes 1-3/5"}, b"ell")
         assert driver.read_range("a", 1, 3) == b"ell"
-        assert [request.line.split()[0] for request in server.received] == ["PUT", "PUT", "GET"]
+        assert [request.line.split()[0] for request in server.received] == ["PUT", "PUT", "PUT", "GET"]
         assert all(is_hot(request) for request in server.received)
         driver.close()
 
