@@ -182,6 +182,20 @@ def test_groups_are_bounded_in_number_and_bytes() -> None:
     assert list(grouped([], abs, count_max=9, bytes_max=10)) == []
 
 
+def test_who_waits_for_results_is_heard_of_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "BEAT_S", 0.001)
+    callers: list[threading.Thread] = []
+    twice = threading.Event()
+
+    def beat() -> None:
+        callers.append(threading.current_thread())
+        if len(callers) >= 2:
+            twice.set()
+
+    assert list(parallel_map(lambda _: twice.wait(WAIT_S), [0], workers=1, on_wait=beat)) == [True]
+    assert set(callers) == {threading.main_thread()}
+
+
 class Pieces:
     """A work that counts what is done with it, and runs `run(number)` for each of its pieces."""
 

@@ -22,7 +22,7 @@ from vds.model.content import Member
 
 HELPER_FILES = (1_000, 4_000, 16_000)
 """After how many small files each helper is started: that costs 60 ms of CPU time, as much as reading 4 000 of them."""
-HELPERS_MAX = max(1, min(len(HELPER_FILES), (os.cpu_count() or 1) - 1))
+HELPERS_MAX = min(len(HELPER_FILES), (os.cpu_count() or 1) - 1)
 _START_S = 0.02
 """How often a thread that waits for the first helper to start looks whether it has."""
 

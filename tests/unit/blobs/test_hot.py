@@ -231,6 +231,20 @@ class TestTrouble:
         put(hot)
         assert service.waits == [9.0]
 
+    def test_a_wait_that_grew_while_it_was_slept_is_slept_on(self) -> None:
+        hot, service = calls(answer(503, {"retry-after": "1"}), CREATED)
+        real, asked_more = service.sleep, [5.0]
+
+        def sleep(seconds: float) -> None:  # meanwhile another thread hears that it is to be longer
+            if asked_more:
+                service.pace.throttled(asked_more.pop())
+            real(seconds)
+
+        hot._sleep = sleep
+        assert put(hot) == '"0x1"'
+        assert service.now_s >= 5
+        assert len(service.heads) == 2
+
     @pytest.mark.parametrize(
         "outcome", [answer(503, {"x-ms-error-code": "ServerBusy"}), TimeoutError("timed out"), OSError("broken")]
     )
