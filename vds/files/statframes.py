@@ -27,7 +27,7 @@ from vds.files.scan import SourceFile
 from vds.model.digest import DIGEST_SIZE_BYTES
 from vds.model.path import PATH_BYTES_MAX
 
-FRAME_ROWS = 1024  # 64 KiB of records: frames of 4 096 rows are read no faster, and each source of a merge holds one
+FRAME_ROWS = 1024  # 64 KiB of records; each source of a merge holds one frame
 FRAME_ROWS_MAX = 2 * FRAME_ROWS
 STAT_BYTES = 32
 RECORD_BYTES = STAT_BYTES + DIGEST_SIZE_BYTES
