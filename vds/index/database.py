@@ -226,9 +226,8 @@ def _open_sqlite(url: URL, read_only: bool) -> Engine:
             target, uri=read_only, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False, cached_statements=256
         )
         for pragma in ("cache_size=-32768",) if read_only else _SQLITE_PRAGMAS:
-            connection.execute(
-                f"PRAGMA {pragma}"
-            ).close()  # a statement still open would forbid the functions that are added next
+            # Closed, as a statement that is still open would forbid the functions that are added next.
+            connection.execute(f"PRAGMA {pragma}").close()
         return connection
 
     # The connection used last comes first: the pages that a plan read are still in its cache when the commit needs them.
