@@ -90,11 +90,6 @@ class PackBuilder:
         """What the pack will weigh, rows and trailer included."""
         return self._used_bytes + len(self._rows) + _TRAILER.size
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the target is reached, or no further member is allowed."""
-        return self.member_count == PACK_MEMBERS_MAX or self.size_bytes + _ROW.size >= self._target_bytes
-
     def fits(self, length_bytes: int) -> bool:
         """Return whether an object of this size may still be added; anything small enough fits an empty pack."""
         if not self._rows:

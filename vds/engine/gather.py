@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -184,16 +184,6 @@ def reason_of(err: Exception) -> str:
     if isinstance(err, VdsError):
         return str(err)
     return f"{type(err).__name__}: {err.strerror or err}" if isinstance(err, OSError) else str(err)
-
-
-def groups_of(files: Iterable[SourceFile], kind: Kind) -> Iterator[Group]:
-    """Cut files into groups of one kind."""
-    grouper = Grouper(kind)
-    for file in files:
-        if (group := grouper.add(file)) is not None:
-            yield group
-    if (group := grouper.flush()) is not None:
-        yield group
 
 
 assert MEMBER_BYTES_END <= SINGLE_PUT_BYTES_MAX <= PACK_TARGET_BYTES

@@ -136,7 +136,7 @@ class Target:
         if descriptor is None:
             return None
         try:
-            return hash_descriptor(descriptor)[0]
+            return hash_descriptor(descriptor)
         except OSError:
             return None
         finally:

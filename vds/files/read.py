@@ -1,17 +1,15 @@
 """Read and hash source files, and notice when one changes meanwhile.
 
-A file is compared with what the scan found twice, when it is opened and when it has been read: size, mtime and inode. What a
-writer hides from that (it writes without touching the mtime) the digest of the bytes sent still shows.
+A file is compared with what the scan found once it has been read: size, mtime and inode; what changed before shows then too. What
+a writer hides from that (it writes without touching the mtime) the digest of the bytes sent still shows.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-import stat
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import NamedTuple
 
 import xxhash
@@ -121,24 +119,6 @@ def sample_file(file: SourceFile) -> str:
     return f"{file.size_bytes:x}-{hasher.hexdigest()}"
 
 
-def hash_file(file: SourceFile, on_bytes: Callable[[int], None] | None = None) -> bytes:
-    """Return the raw BLAKE3 digest of a file's content.
-
-    Args:
-        file: as it was scanned.
-        on_bytes: told the number of bytes after each piece.
-
-    Raises:
-        SourceChangedError: it is not, or no longer, what the scan found.
-        OSError: it cannot be opened or read.
-    """
-    with _opened(file) as descriptor:
-        digest_raw, size_bytes = hash_descriptor(descriptor, on_bytes)
-        if size_bytes != file.size_bytes:
-            raise _changed(file, f"has {size_bytes} bytes, not {file.size_bytes}")
-    return digest_raw
-
-
 class BlockHashes(NamedTuple):
     """What a large file holds: its digest, and the XXH3-128 of each of its blocks in order."""
 
@@ -172,31 +152,13 @@ def hash_blocks(file: SourceFile, block_bytes: int) -> BlockHashes:
     return BlockHashes(hasher.digest(), fingerprints)
 
 
-def hash_descriptor(descriptor: int, on_bytes: Callable[[int], None] | None = None) -> tuple[bytes, int]:
-    """Return the raw digest and the count of the bytes that an open file still has to give."""
+def hash_descriptor(descriptor: int) -> bytes:
+    """Return the raw digest of the bytes that an open file still has to give."""
     hasher = blake3()
-    size_bytes = 0
     view = _buffers.view
     while count := _read_some(descriptor, view):
         hasher.update(view[:count])
-        size_bytes += count
-        if on_bytes is not None:
-            on_bytes(count)
-    return hasher.digest(), size_bytes
-
-
-@contextmanager
-def _opened(file: SourceFile) -> Iterator[int]:
-    descriptor = os.open(file.os_path, _FLAGS)
-    try:
-        before = os.fstat(descriptor)
-        if not stat.S_ISREG(before.st_mode):
-            raise _changed(file, "is no longer a regular file")
-        _compare(file, before)
-        yield descriptor
-        _compare(file, os.fstat(descriptor))
-    finally:
-        os.close(descriptor)
+    return hasher.digest()
 
 
 def _compare(file: SourceFile, found: os.stat_result) -> None:

@@ -7,7 +7,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,7 @@ from vds.blobs.packs import (
 )
 from vds.buffers import BufferPool
 from vds.engine import gather
-from vds.engine.gather import GROUP_FILES_MAX, Group, Grouper, Kind, groups_of, read_group
+from vds.engine.gather import GROUP_FILES_MAX, Group, Grouper, Kind, read_group
 from vds.files.read import read_into
 from vds.files.scan import ScanReport, SourceFile, scan_directory
 from vds.model.digest import EMPTY_RAW
@@ -40,6 +40,16 @@ def made_up(sizes: Iterable[int]) -> list[SourceFile]:
 
 def scan(root: Path) -> list[SourceFile]:
     return list(scan_directory(root, ScanReport()))
+
+
+def groups_of(files: Iterable[SourceFile], kind: Kind) -> Iterator[Group]:
+    """Cut files into groups of one kind."""
+    grouper = Grouper(kind)
+    for file in files:
+        if (group := grouper.add(file)) is not None:
+            yield group
+    if (group := grouper.flush()) is not None:
+        yield group
 
 
 def digest(body: bytes) -> bytes:

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.unit.engine.test_gather import break_tree, scan
+from tests.unit.engine.test_gather import break_tree, groups_of, scan
 from tests.unit.store.trees import write_tree
 from vds.blobs.packs import PACK_BUFFER_BYTES
 from vds.buffers import BufferPool
 from vds.engine import readers as readers_module
-from vds.engine.gather import Group, Read, groups_of, read_group
+from vds.engine.gather import Group, Read, read_group
 from vds.engine.readers import Readers
 from vds.files.scan import SourceFile
 from vds.helper import Helper, HelperLostError

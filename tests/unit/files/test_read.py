@@ -17,7 +17,7 @@ from vds.files.read import (
     SourceReader,
     check_file,
     hash_blocks,
-    hash_file,
+    hash_descriptor,
     read_into,
     sample_file,
 )
@@ -51,7 +51,6 @@ def blocks(file: SourceFile, block_bytes: int) -> Iterator[bytes]:
 
 READERS: dict[str, Callable[[SourceFile], object]] = {
     "into": into,
-    "hash": hash_file,
     "blocks": lambda file: list(blocks(file, 7)),
     "hash blocks": lambda file: hash_blocks(file, 7),
 }
@@ -66,11 +65,11 @@ def reader(request: pytest.FixtureRequest) -> Callable[[SourceFile], object]:
 def test_all_readers_give_the_content(tmp_path: Path, size_bytes: int) -> None:
     body = os.urandom(size_bytes)
     file = scanned(tmp_path / "f", body)
-    told: list[int] = []
     assert into(file) == body
     assert b"".join(blocks(file, 1 + size_bytes // 3)) == body
-    assert hash_file(file, told.append) == hash_blocks(file, 7 + size_bytes // 3).digest == blake3(body).digest()
-    assert sum(told) == size_bytes
+    assert hash_blocks(file, 7 + size_bytes // 3).digest == blake3(body).digest()
+    with open(file.os_path, "rb") as opened:
+        assert hash_descriptor(opened.fileno()) == blake3(body).digest()
 
 
 @pytest.mark.parametrize("block_bytes", [MIB // 2, MIB, MIB + 1, 3 * MIB, 8 * MIB])
@@ -89,7 +88,7 @@ def test_a_file_changed_since_the_scan(tmp_path: Path, reader: Callable[[SourceF
     path = tmp_path / "f"
     file = scanned(path, b"x" * 20)
     alter(path, file, change)
-    if change == "directory" and reader is not hash_file:
+    if change == "directory":
         with pytest.raises(IsADirectoryError):
             reader(file)
         return
@@ -135,18 +134,6 @@ def test_a_pipe_in_place_of_the_file_does_not_block(
             os.close(end)
 
 
-def test_a_file_that_grows_while_it_is_hashed(tmp_path: Path) -> None:
-    file = scanned(tmp_path / "f", b"x" * 20)
-
-    def grow(_: int) -> None:
-        if (tmp_path / "f").stat().st_size == 20:
-            with open(tmp_path / "f", "ab") as handle:
-                handle.write(b"more")
-
-    with pytest.raises(SourceChangedError):
-        hash_file(file, grow)
-
-
 @pytest.mark.parametrize("name", ["into", "blocks", "hash blocks"])
 def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     path = tmp_path / "f"
@@ -185,7 +172,7 @@ def test_short_reads_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(read_module, "_read_some", lambda descriptor, target: real(descriptor, target[:3]))
     assert into(file) == b"0123456789"
     assert list(blocks(file, 4)) == [b"0123", b"4567", b"89"]
-    assert hash_blocks(file, 4).digest == hash_file(file) == blake3(b"0123456789").digest()
+    assert hash_blocks(file, 4).digest == blake3(b"0123456789").digest()
 
 
 def test_a_missing_file_is_an_os_error(tmp_path: Path, reader: Callable[[SourceFile], object]) -> None:
