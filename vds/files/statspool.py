@@ -11,10 +11,12 @@ import os
 import secrets
 import sys
 import time
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 
 from vds.files.statframes import (
@@ -191,21 +193,10 @@ class _Cursor:
             taken = self._rows[start:]
             self._step()
             return taken
-        end = _end_of(self._rows, bound, start)
+        end = bisect_right(self._rows, bound, start, key=itemgetter(0))
         self._start = end
         self.first = self._rows[end][0]
         return self._rows[start:end]
-
-
-def _end_of(rows: list[Row], bound: str, start: int) -> int:
-    low, high = start, len(rows)
-    while low < high:
-        middle = (low + high) // 2
-        if rows[middle][0] <= bound:
-            low = middle + 1
-        else:
-            high = middle
-    return low
 
 
 def merge_frames(sources: Iterable[Iterator[Frame]]) -> Iterator[Frame]:
