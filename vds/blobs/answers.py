@@ -26,6 +26,7 @@ _CORRUPTION_CODES = {"Md5Mismatch", "Crc64Mismatch"}
 _EXISTS_CODES = {"BlobAlreadyExists", "ContainerAlreadyExists"}
 _NO_TRUST_WORD = "CERTIFICATE_VERIFY_FAILED"
 _NO_ADDRESS_WORDS = ("resolve", "getaddrinfo", "not known")
+RETRY_AFTER_S_MAX = 60.0
 
 
 class BlobMissingError(NotFoundError):
@@ -51,6 +52,11 @@ class Asked:
     def place(self) -> str:
         """The beginning of every message."""
         return f"{self.what} in {self.location.url!r}"
+
+
+def retry_after_s(header: str | None) -> float:
+    """Return how long the service wants to be left alone, from its Retry-After header: 0 for none, a minute at most."""
+    return min(float(header), RETRY_AFTER_S_MAX) if header and header.isdecimal() else 0.0  # a date: the service sends seconds
 
 
 def is_corruption(code: str) -> bool:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 
-from vds.blobs.answers import Asked, answer_error, is_corruption, no_answer_error
+from vds.blobs.answers import Asked, answer_error, is_corruption, no_answer_error, retry_after_s
 from vds.blobs.checks import check_of
 from vds.blobs.credential import Credential
 from vds.blobs.driver import Buffer
@@ -37,7 +37,6 @@ TRIES_MAX = 9
 """Waits of about a minute in all, as the SDK's."""
 WAIT_S_FIRST = 0.25
 WAIT_S_MAX = 32.0
-RETRY_AFTER_S_MAX = 60.0
 WHOLE_BYTES_MAX = 256 << 20
 """A read up to the end of a larger blob is left to the SDK, which asks for it in pieces."""
 STRANGE_MAX = 8
@@ -196,7 +195,7 @@ class HotCalls:
         if answer is None or answer.status not in _TROUBLE:
             return answer
         error = answer_error(asked, answer.status, answer.headers.get("x-ms-error-code", ""))
-        return _Trouble(error, answer.status in _THROTTLED, _retry_after_s(answer))
+        return _Trouble(error, answer.status in _THROTTLED, retry_after_s(answer.headers.get("retry-after")))
 
     def _judge(self, answer: Answer | None) -> None:
         if answer is not None and (answer.status < 300 or answer.status in _ORDINARY):
@@ -218,8 +217,3 @@ def _encoded(block_id: str) -> str:
 def _backoff_s(number: int) -> float:
     longest_s = min(WAIT_S_MAX, WAIT_S_FIRST * float(2**number))
     return longest_s * random.uniform(0.5, 1)  # noqa: S311 - spreads retries; nobody gains by guessing it
-
-
-def _retry_after_s(answer: Answer) -> float:
-    text = answer.headers.get("retry-after", "")
-    return min(float(text), RETRY_AFTER_S_MAX) if text.isdigit() else 0.0  # a date: the service sends seconds

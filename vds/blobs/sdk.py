@@ -20,7 +20,7 @@ from azure.core.pipeline.transport import RequestsTransport
 from azure.identity import DefaultAzureCredential
 from azure.storage.blob import ContainerClient, ExponentialRetry
 
-from vds.blobs.answers import Asked, answer_error, no_answer_error, no_token_error
+from vds.blobs.answers import Asked, answer_error, no_answer_error, no_token_error, retry_after_s
 from vds.blobs.credential import Credential
 from vds.blobs.location import AzureLocation
 from vds.blobs.route import find_certificates
@@ -29,10 +29,9 @@ from vds.blobs.wire import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
 from vds.errors import VdsError, redact
 from vds.pace import Pace
 
-SINGLE_PUT_BYTES_MAX = 5000 << 20  # the service's limit since version 2019-12-12: a put here is always one request
+REQUEST_BYTES_MAX = 5000 << 20  # the service's limit since version 2019-12-12: a put here is always one request
 CONNECTIONS_MAX = 64
 STORAGE_SCOPE = "https://storage.azure.com/.default"
-_RETRY_AFTER_S_MAX = 60.0
 
 
 class _Retry(ExponentialRetry):
@@ -41,11 +40,7 @@ class _Retry(ExponentialRetry):
     def get_backoff_time(self, settings: dict[str, Any]) -> float:
         backoff_s = float(super().get_backoff_time(settings))
         answer = settings["history"][-1].http_response if settings["history"] else None
-        try:
-            asked_s = float(answer.headers.get("Retry-After", 0)) if answer is not None else 0.0
-        except ValueError:  # a date; the service sends seconds
-            asked_s = 0.0
-        return max(backoff_s, min(asked_s, _RETRY_AFTER_S_MAX))
+        return max(backoff_s, retry_after_s(answer.headers.get("Retry-After")) if answer is not None else 0.0)
 
 
 class _Transport(RequestsTransport):  # type: ignore[misc]  # the SDK has no types here
@@ -61,8 +56,7 @@ class _Transport(RequestsTransport):  # type: ignore[misc]  # the SDK has no typ
             self._sleep_s(wait_s)
         response = super().send(request, **options)
         if response.status_code in (429, 503):
-            asked = response.headers.get("Retry-After", "")
-            self._pace.throttled(float(asked) if asked.isdigit() else 0.0)
+            self._pace.throttled(retry_after_s(response.headers.get("Retry-After")))
             response.status_code = 503  # the SDK knows that it may try again after this one only
         return response
 
@@ -111,8 +105,8 @@ def open_client(
             initial_backoff=0, increment_base=2, retry_total=5, retry_connect=2, retry_status=5, random_jitter_range=1
         ),
         api_version=API_VERSION,
-        max_single_put_size=SINGLE_PUT_BYTES_MAX,
-        max_single_get_size=SINGLE_PUT_BYTES_MAX,
+        max_single_put_size=REQUEST_BYTES_MAX,
+        max_single_get_size=REQUEST_BYTES_MAX,
         **timeouts,
     )
     return session, client

@@ -10,11 +10,11 @@ from xml.etree import ElementTree
 import pytest
 
 from vds.blobs import hot as hot_module
-from vds.blobs.answers import Asked
+from vds.blobs.answers import RETRY_AFTER_S_MAX, Asked
 from vds.blobs.checks import check_of
 from vds.blobs.credential import Credential
 from vds.blobs.driver import Buffer
-from vds.blobs.hot import REST_S, RETRY_AFTER_S_MAX, STRANGE_MAX, TRIES_MAX, WHOLE_BYTES_MAX, HotCalls, open_hot
+from vds.blobs.hot import REST_S, STRANGE_MAX, TRIES_MAX, WHOLE_BYTES_MAX, HotCalls, open_hot
 from vds.blobs.http1 import Answer
 from vds.blobs.location import AzureLocation
 from vds.blobs.signing import Signer
