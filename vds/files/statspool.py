@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
-import time
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -19,6 +17,7 @@ from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 
+from vds.files.lock import is_abandoned, try_lock
 from vds.files.statframes import (
     FRAME_ROWS,
     FRAME_ROWS_MAX,
@@ -32,12 +31,8 @@ from vds.files.statframes import (
 )
 from vds.model.batch import batched
 
-if sys.platform != "win32":
-    import fcntl
-
 _SUFFIX = ".run"
 _ADOPTED_MAX = 16  # more are left for the next time: each holds a descriptor and some frames
-_ABANDONED_S = 24 * 3600  # only counts where files cannot be locked
 
 
 @dataclass(slots=True)
@@ -104,7 +99,7 @@ def create_spool(directory: Path, key: str, root: bytes) -> Spool:
     directory.mkdir(exist_ok=True, mode=0o700)
     path = directory / f"{key}.{secrets.token_hex(8)}{_SUFFIX}"
     file = create_frame_file(path, root)
-    _claim(file.descriptor)  # takes the lock; without one, a kill costs what was spooled, and nothing else
+    try_lock(file.descriptor)  # takes the lock; without one, a kill costs what was spooled, and nothing else
     return Spool(path, file)
 
 
@@ -129,34 +124,16 @@ def _adopt(path: Path, root: bytes) -> Spool | None:
     if file is None:
         # Cut off within its header, or of another version of vds, whose process may live: time will tell.
         with suppress(OSError):
-            if _is_abandoned(path.stat().st_mtime):
+            if is_abandoned(path.stat().st_mtime):
                 path.unlink()
         return None
-    if not _claim(file.descriptor):
+    if not try_lock(file.descriptor):
         file.close()
         return None
     spool = Spool(path, file)
     for place, frame in file.places():
         spool.link(frame, place)
     return spool
-
-
-def _claim(descriptor: int) -> bool:
-    """Take the lock of a spool; return whether no living process has it."""
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass  # no locks on this file system: then age decides
-        else:
-            return True
-    return _is_abandoned(os.fstat(descriptor).st_mtime)
-
-
-def _is_abandoned(modified_s: float) -> bool:
-    return modified_s < time.time() - _ABANDONED_S
 
 
 class _Cursor:

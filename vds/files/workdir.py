@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-import time
 from contextlib import suppress
 
 from vds.errors import ConflictError
 from vds.files.folders import Folder, Folders
+from vds.files.lock import try_lock
 from vds.files.scan import OWN_DIRECTORY
 
 if sys.platform != "win32":
@@ -22,7 +22,6 @@ if sys.platform != "win32":
 RUNS_DIRECTORY = f"{OWN_DIRECTORY}/partial"
 _LOCK = "lock"
 _ATTEMPTS_MAX = 100
-_ABANDONED_S = 24 * 3600  # only counts where files cannot be locked
 _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -92,21 +91,10 @@ def _remove_if_dead(folders: Folders, path: str, run: Folder) -> None:
     descriptor = os.open(run.at(_LOCK), _FLAGS, 0o600, dir_fd=run.descriptor)
     try:
         # Held until all is removed: whoever waits for it then finds that its file is gone, and begins anew.
-        if _is_free(descriptor) and _is_current(run, descriptor):
+        if try_lock(descriptor) and _is_current(run, descriptor):
             _remove(folders, path, run)
     finally:
         os.close(descriptor)
-
-
-def _is_free(descriptor: int) -> bool:
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return os.fstat(descriptor).st_mtime < time.time() - _ABANDONED_S
-    return True
 
 
 def _is_current(folder: Folder, lock_descriptor: int) -> bool:
