@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests import services
+from tests.unit.index.ledger import Ledger
 from vds.index.database import Database
 from vds.index.migrate import upgrade
+from vds.index.stores import NamespaceRow
 
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])
@@ -25,3 +27,15 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         upgrade(made)
         yield made
         made.close()
+
+
+@pytest.fixture
+def ledger(database: Database) -> Ledger:
+    """A store of this test alone."""
+    return Ledger(database)
+
+
+@pytest.fixture
+def namespace(ledger: Ledger) -> NamespaceRow:
+    """A namespace in it."""
+    return ledger.namespace()

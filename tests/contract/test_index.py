@@ -75,16 +75,6 @@ from vds.model.version import EVENT_CONTEXT, NO_PARENT, VERSION_CONTEXT, Version
 BULK_ROWS = 50_000
 
 
-@pytest.fixture
-def ledger(database: Database) -> Ledger:
-    return Ledger(database)
-
-
-@pytest.fixture
-def namespace(ledger: Ledger) -> NamespaceRow:
-    return ledger.namespace()
-
-
 class TestStores:
     def test_a_store_is_put_once_and_keeps_its_incarnation(self, database: Database, ledger: Ledger) -> None:
         again = database.run(lambda c: put_store(c, ledger.store.uid, "another"))

@@ -35,16 +35,6 @@ from vds.model.entry import MODE_FILE
 _numbers = itertools.count(1)
 
 
-@pytest.fixture
-def ledger(database: Database) -> Ledger:
-    return Ledger(database)
-
-
-@pytest.fixture
-def namespace(ledger: Ledger) -> NamespaceRow:
-    return ledger.namespace()
-
-
 def upload_of(ledger: Ledger, namespace: NamespaceRow, process: str = "") -> UploadRow:
     token = f"uploader-{next(_numbers)}"
     new = NewUpload(token, namespace.id, 0, None, "ada", "", "{}", False, f"commit-{token}", HOUR_US, process)
