@@ -23,6 +23,8 @@ BLOCK_BYTES_MAX = 4000 * 1024 * 1024  # Azure's limits: on one block, and on the
 BLOCKS_MAX = 50_000
 SINGLE_PUT_BYTES_MAX = BLOCK_BYTES_MIN
 """Objects up to here go whole, in one request."""
+SENDING_BYTES_MAX = 128 * 1024 * 1024
+"""What the bodies under way may hold, of one upload or one stream: 100 ms of a line of 10 Gbit/s."""
 DIGEST_METADATA = "vds_digest"
 _STREAMS = "objects/~~/"
 _MIB = 1024 * 1024

@@ -11,14 +11,13 @@ import xxhash
 from blake3 import blake3
 
 from vds.blobs.driver import BlobDriver, Buffer
-from vds.blobs.objects import BLOCK_BYTES_MIN, BLOCKS_MAX, DIGEST_METADATA, block_id, commit_blob, put_blob
+from vds.blobs.objects import BLOCK_BYTES_MIN, BLOCKS_MAX, DIGEST_METADATA, SENDING_BYTES_MAX, block_id, commit_blob, put_blob
 from vds.buffers import BufferPool, Loan
 from vds.errors import InvalidInputError
 from vds.model.digest import Digest
 from vds.pipeline import Lane
 
 _BLOCKS_A_STEP = 10_000
-IN_FLIGHT_BYTES_MAX = 192 * 1024 * 1024
 
 
 class Stream(NamedTuple):
@@ -54,7 +53,7 @@ class StreamWriter:
     def __init__(self, driver: BlobDriver, key: str) -> None:
         self._driver = driver
         self._key = key
-        self._lane: Lane[None] = Lane(driver.pace, in_flight_bytes_max=IN_FLIGHT_BYTES_MAX)
+        self._lane: Lane[None] = Lane(driver.pace, in_flight_bytes_max=SENDING_BYTES_MAX)
         self._hasher = blake3()
         self._pool = BufferPool(stream_block_bytes(0))
         self._block: Loan | None = None

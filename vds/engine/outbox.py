@@ -16,7 +16,7 @@ from functools import partial
 from threading import Event
 
 from vds.blobs.driver import Buffer
-from vds.blobs.objects import BLOCK_BYTES_MIN, fresh_ulid, object_key, pack_key, put_blob, stream_key
+from vds.blobs.objects import BLOCK_BYTES_MIN, SENDING_BYTES_MAX, fresh_ulid, object_key, pack_key, put_blob, stream_key
 from vds.blobs.packs import MEMBER_BYTES_END, PACK_BUFFER_BYTES, PackBuilder
 from vds.blobs.streams import StreamWriter
 from vds.buffers import BufferPool, Loan
@@ -35,7 +35,6 @@ from vds.model.digest import EMPTY_RAW
 from vds.pipeline import Lane
 from vds.progress import Progress
 
-IN_FLIGHT_BYTES_MAX = 128 * 1024 * 1024
 INTENTS_MAX = 16
 """For how many packs the intent is written down in one transaction: each costs a sync of the index's disk."""
 
@@ -86,7 +85,7 @@ class Outbox:
         self._means = Means(doors.blobs, self._blocks, progress, self.is_live, Event())
         self._check_fresh: Callable[[], None] | None = check_fresh
         self._lane: Lane[_BlobSent | LargeSent | None] = Lane(
-            doors.blobs.pace, in_flight_bytes_max=IN_FLIGHT_BYTES_MAX, on_wait=self.beat
+            doors.blobs.pace, in_flight_bytes_max=SENDING_BYTES_MAX, on_wait=self.beat
         )
         self._in_flight: set[bytes] = set()
         self._shared: _SharedPack | None = None

@@ -127,7 +127,7 @@ def test_buffers_are_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small_blocks")
 def test_bytes_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "IN_FLIGHT_BYTES_MAX", 20)
+    monkeypatch.setattr(streams, "SENDING_BYTES_MAX", 20)
     driver = HeldDriver(2)
     with StreamWriter(driver, "k") as writer:
         writer.write(b"x" * 8 * 50)
