@@ -20,8 +20,8 @@ from vds.files.scan import SourceFile
 from vds.helper import Helper, HelperLostError
 from vds.model.content import Member
 
-HELPER_FILES = (1_000, 4_000, 16_000)
-"""After how many small files each helper is started: that costs 60 ms of CPU time, as much as reading 4 000 of them."""
+HELPER_FILES = (500, 4_000, 16_000)
+"""After how many small files each helper is started, when there are more: that costs 60 ms of CPU time, as reading 4 000 does."""
 HELPERS_MAX = min(len(HELPER_FILES), (os.cpu_count() or 1) - 1)
 _START_S = 0.02
 """How often a thread that waits for the first helper to start looks whether it has."""
@@ -77,8 +77,8 @@ class Readers:
     def _take(self, count: int) -> Helper | None:
         """Return a helper that is free, waiting for one if that is the faster way; None when the caller should read itself."""
         with self._changed:
-            self._files += count
             self._start()
+            self._files += count
             while self._helpers_max and self._helpers:
                 ready = [helper for helper in self._starting if helper.is_ready()]
                 self._starting = [helper for helper in self._starting if helper not in ready]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.engine.test_gather import break_tree, groups_of, scan
+from tests.unit.engine.test_gather import break_tree, scan
 from tests.unit.store.trees import write_tree
 from vds.blobs.packs import PACK_BUFFER_BYTES
 from vds.buffers import BufferPool
@@ -19,6 +19,7 @@ from vds.engine.gather import Group, Read, read_group
 from vds.engine.readers import Readers
 from vds.files.scan import SourceFile
 from vds.helper import Helper, HelperLostError
+from vds.model.batch import batched
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="helpers are used on Linux alone")
 
@@ -51,7 +52,7 @@ class CountedHelper(Helper):
 
 @pytest.fixture(autouse=True)
 def counted(monkeypatch: pytest.MonkeyPatch) -> type[CountedHelper]:
-    """Have a helper started with the tenth small file, and one more with the twentieth and thirtieth."""
+    """Have a helper started after ten small files, and one more after twenty and thirty."""
     CountedHelper.started, CountedHelper.calls, CountedHelper.running, CountedHelper.depths = [], [], [], []
     CountedHelper.before = lambda helper: None
     monkeypatch.setattr(readers_module, "Helper", CountedHelper)
@@ -127,7 +128,12 @@ def test_names_that_are_no_unicode_are_opened(pool: BufferPool, readers: Readers
 
 class TestWhenHelpersAreUsed:
     def test_few_files_start_none(self, counted: type[CountedHelper], readers: Readers, tree: Path) -> None:
-        readers.read(Group("pack", scan(tree)[:9]))
+        for _ in range(2):
+            readers.read(Group("pack", scan(tree)[:9]))
+        assert counted.started == []
+
+    def test_many_files_in_one_group_start_none(self, counted: type[CountedHelper], readers: Readers, tree: Path) -> None:
+        readers.read(Group("pack", scan(tree)))  # it would be up when all is read
         assert counted.started == []
 
     @pytest.mark.parametrize("kind", ["whole", "hash", "look", "known"])
@@ -143,7 +149,7 @@ class TestWhenHelpersAreUsed:
     ) -> None:
         group = Group("pack", scan(tree)[:10])
         with closing(Readers(pool, 2)) as readers:
-            for started in (1, 2, 2, 2):
+            for started in (0, 1, 2, 2, 2):
                 readers.read(group)
                 assert len(counted.started) == started
 
@@ -153,9 +159,10 @@ class TestWhenHelpersAreUsed:
             assert said(readers.read(group)) == said(read_group(group, BufferPool(PACK_BUFFER_BYTES)))
         assert counted.started == []
 
-    def test_the_first_group_is_not_held_up(self, counted: type[CountedHelper], readers: Readers, tree: Path) -> None:
-        readers.read(Group("pack", scan(tree)))
-        assert (len(counted.started), counted.calls) == (1, [])
+    def test_the_group_that_starts_one_is_not_held_up(self, counted: type[CountedHelper], readers: Readers, tree: Path) -> None:
+        for started in (0, 1):
+            readers.read(Group("pack", scan(tree)))
+            assert (len(counted.started), counted.calls) == (started, [])
 
     def test_threads_share_one_and_wait_for_it(self, counted: type[CountedHelper], readers: Readers, tree: Path) -> None:
         group = Group("pack", scan(tree))
@@ -246,8 +253,7 @@ class TestLoss:
     def test_closing_leaves_no_process(self, counted: type[CountedHelper], pool: BufferPool, tree: Path) -> None:
         files: Sequence[SourceFile] = scan(tree)
         with closing(Readers(pool, 3)) as readers:
-            for group in groups_of(files, "pack"):
-                readers.read(group)
-            readers.read(Group("pack", files))
+            for part in batched(files, 10):
+                readers.read(Group("pack", part))
         assert len(counted.started) >= 2
         assert not any(Path(f"/proc/{helper.pid}").exists() for helper in counted.started)
