@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import xxhash
 from blake3 import blake3
 from sqlalchemy import text
 
@@ -32,6 +31,7 @@ from tests.support import (
     write_tree,
 )
 from vds.blobs.objects import BLOCK_BYTES_MIN, block_id
+from vds.model.checks import fingerprint_of, leaf_checks
 from vds.store.results import UploadResult
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="SIGKILL and SIGINT are sent to single processes")
@@ -47,7 +47,7 @@ SILENT_S = 200
 def ids_of(body: bytes) -> list[str]:
     """Return the ids of the blocks of a file, in order."""
     pieces = [body[start : start + BLOCK_BYTES_MIN] for start in range(0, len(body), BLOCK_BYTES_MIN)]
-    return [block_id(i, xxhash.xxh3_128_hexdigest(piece)) for i, piece in enumerate(pieces)]
+    return [block_id(i, fingerprint_of(leaf_checks(piece))) for i, piece in enumerate(pieces)]
 
 
 @dataclass

@@ -87,7 +87,7 @@ def block_size_bytes(size_bytes: int) -> int:
 
 
 def block_id(index: int, fingerprint: str) -> str:
-    """Return the id of one block: its place and XXH3-128, so that a resumed upload knows which blocks it need not send."""
+    """Return the id of one block: its place and fingerprint, so that a resumed upload knows which blocks it need not send."""
     return f"{index:06x}-{fingerprint}"
 
 

@@ -7,13 +7,13 @@ from functools import partial
 from types import TracebackType
 from typing import NamedTuple
 
-import xxhash
 from blake3 import blake3
 
 from vds.blobs.driver import BlobDriver, Buffer
 from vds.blobs.objects import BLOCK_BYTES_MIN, BLOCKS_MAX, DIGEST_METADATA, SENDING_BYTES_MAX, block_id, commit_blob, put_blob
 from vds.buffers import BufferPool, Loan
 from vds.errors import InvalidInputError
+from vds.model.checks import Checks, checks_of, fingerprint_of, fold, has_checks, leaf_checks, piece_bytes
 from vds.model.digest import Digest
 from vds.pipeline import Lane
 
@@ -60,6 +60,7 @@ class StreamWriter:
         self._filled_bytes = 0
         self._size_bytes = 0
         self._block_ids: list[str] = []
+        self._leaves: list[bytes] = []
         self._is_sealed = False
 
     def write(self, data: Buffer) -> int:
@@ -93,6 +94,16 @@ class StreamWriter:
             self._lane.finish()
             self._is_sealed = True
         return self._hasher.digest(), self._size_bytes
+
+    def checks(self) -> Checks | None:
+        """Return the checks of the pieces, or None when none are kept of such a size; only after `seal`."""
+        assert self._is_sealed, "checks before seal"
+        if self._block is not None:
+            return checks_of(self._block.view[: self._filled_bytes])
+        if not has_checks(self._size_bytes):
+            return None
+        piece = piece_bytes(self._size_bytes)
+        return Checks(piece, fold(b"".join(self._leaves), piece))
 
     def commit(self) -> str:
         """Make the blob and return its etag; only after `seal`, and only when there are bytes.
@@ -129,11 +140,13 @@ class StreamWriter:
     def _send(self, block: Loan) -> None:
         self._lane.submit(partial(self._stage, len(self._block_ids), block, self._filled_bytes), self._filled_bytes)
         self._block_ids.append("")  # its worker fills it in
+        self._leaves.append(b"")
         self._block, self._filled_bytes = None, 0
 
     def _stage(self, index: int, block: Loan, filled_bytes: int) -> None:
         body = block.view[:filled_bytes]
-        name = block_id(index, xxhash.xxh3_128_hexdigest(body))
+        leaves = self._leaves[index] = leaf_checks(body)
+        name = block_id(index, fingerprint_of(leaves))
         self._driver.stage_block(self._key, name, body)
         self._block_ids[index] = name
         block.release()

@@ -2,7 +2,8 @@
 
 A file of which nothing is known is hashed while it is sent, and the digest is looked up before the blob is made: blocks that are
 never committed are no blob. A file that was hashed before is held against the fingerprints of its blocks as it leaves.
-Block ids carry the XXH3-128 of their block, so whoever continues an interrupted upload sends only what the service does not hold.
+Block ids carry the fingerprint of their block, so whoever continues an interrupted upload sends only what the service
+does not hold.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from threading import Event
 
-import xxhash
 from blake3 import blake3
 
 from vds.blobs.driver import BlobDriver
@@ -24,6 +24,7 @@ from vds.engine.gather import reason_of
 from vds.errors import VdsError
 from vds.files.read import BlockHashes, SourceReader
 from vds.files.scan import SourceFile
+from vds.model.checks import Checks, fingerprint_of, fold, has_checks, leaf_checks, piece_bytes
 from vds.model.content import SourceChangedError
 from vds.progress import Progress
 
@@ -48,6 +49,7 @@ class LargeSent:
     Attributes:
         sent_bytes: without the blocks that were at the service already.
         read_at_ns: when reading began.
+        checks: of the pieces of its content.
     """
 
     file: SourceFile
@@ -59,6 +61,7 @@ class LargeSent:
     was_given_up: bool = False
     was_hashed_before: bool = False
     read_at_ns: int = 0
+    checks: Checks | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,8 @@ class LargeFile:
         self._reader: SourceReader | None = None
         self._staged: Mapping[str, int] = {}
         self._names: list[str] = []
+        self._checks: list[bytes] = []
+        self._piece_bytes = piece_bytes(file.size_bytes)
         self._sent: list[int] = []  # appended to by several threads
         self._left_bytes = file.size_bytes
         self._failure: str | None = None
@@ -124,6 +129,7 @@ class LargeFile:
             return loan.release
         self._left_bytes -= len(block)
         self._names.append("")
+        self._checks.append(b"")
         return partial(self._stage, len(self._names) - 1, block, loan)
 
     def finish(self) -> LargeSent:
@@ -150,6 +156,7 @@ class LargeFile:
             was_given_up=self._is_given_up,
             was_hashed_before=self._hashes is not None,
             read_at_ns=self._read_at_ns,
+            checks=Checks(self._piece_bytes, b"".join(self._checks)) if has_checks(self._file.size_bytes) else None,
         )
 
     def drop(self) -> None:
@@ -171,7 +178,9 @@ class LargeFile:
             self._means.progress.hashed(0, len(block))
 
     def _stage(self, index: int, block: memoryview, loan: Loan) -> None:
-        fingerprint = xxhash.xxh3_128_hexdigest(block)
+        leaves = leaf_checks(block)
+        self._checks[index] = fold(leaves, self._piece_bytes)
+        fingerprint = fingerprint_of(leaves)
         if self._hashes is not None and self._hashes.fingerprints[index] != fingerprint:
             self._failure = f"{self._file.path!r} changed while it was being read: hashed and sent bytes differ"
         elif self._staged.get(name := block_id(index, fingerprint)) == len(block):

@@ -30,6 +30,7 @@ from vds.index.database import Connection
 from vds.index.placements import add_pending_blobs, drop_pending_blobs, find_live, finish_blob
 from vds.index.resume import find_known_files
 from vds.index.staging import heartbeat
+from vds.model.checks import Checks, checks_of
 from vds.model.content import Member
 from vds.model.digest import EMPTY_RAW
 from vds.pipeline import Lane
@@ -63,6 +64,7 @@ class _BlobSent:
     etag: str
     size_bytes: int
     members: Sequence[Member]
+    checks: Checks | None = None
 
 
 class Outbox:
@@ -205,7 +207,7 @@ class Outbox:
             self._in_flight.discard(one.digest)
             if one.etag is not None:
                 size_bytes = one.file.size_bytes
-                blobs.append(_BlobSent(one.blob_id, one.etag, size_bytes, [Member(one.digest, 0, size_bytes)]))
+                blobs.append(_BlobSent(one.blob_id, one.etag, size_bytes, [Member(one.digest, 0, size_bytes)], one.checks))
         if blobs:
             self.place(blobs)
         return large
@@ -238,7 +240,8 @@ class Outbox:
             self._in_flight.difference_update([member.digest for member in one.members])
 
     def _finish_blob(self, connection: Connection, one: _BlobSent) -> bool:
-        return finish_blob(connection, self._store_id, one.blob_id, self._upload_id, one.size_bytes, one.etag, one.members)
+        ours = (one.blob_id, self._upload_id)
+        return finish_blob(connection, self._store_id, *ours, one.size_bytes, one.etag, one.members, checks=one.checks)
 
     def beat(self) -> None:
         """Show now and then that this upload is alive: for people, and for those who would continue what it left."""
@@ -266,10 +269,12 @@ class Outbox:
             err.add_note(f"while sending {what}")
             raise
         size_bytes = len(body)
+        is_pack = members[0].length_bytes != size_bytes
+        checks = None if is_pack else checks_of(body)
         if loan is not None:
             loan.release()
         self._progress.sent(sum([member.length_bytes for member in members]))
-        return _BlobSent(blob_id, etag, size_bytes, members)
+        return _BlobSent(blob_id, etag, size_bytes, members, checks)
 
 
 class _SharedPack:
@@ -299,7 +304,8 @@ class OutgoingStream:
         if size_bytes and self._outbox.find_new([digest]):
             etag = self._writer.commit()
             self._outbox.count_new(digest, size_bytes)
-            self._outbox.place([_BlobSent(self._blob_id, etag, size_bytes, [Member(digest, 0, size_bytes)])])
+            members = [Member(digest, 0, size_bytes)]
+            self._outbox.place([_BlobSent(self._blob_id, etag, size_bytes, members, self._writer.checks())])
         self._writer.close()
         return digest, size_bytes
 

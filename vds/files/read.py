@@ -16,6 +16,7 @@ import xxhash
 from blake3 import blake3
 
 from vds.files.scan import SourceFile
+from vds.model.checks import LEAF_BYTES, fingerprint_of, leaf_checks
 from vds.model.content import CHANGED_HINT, SourceChangedError
 
 SAMPLE_BYTES = 64 * 1024
@@ -120,7 +121,7 @@ def sample_file(file: SourceFile) -> str:
 
 
 class BlockHashes(NamedTuple):
-    """What a large file holds: its digest, and the XXH3-128 of each of its blocks in order."""
+    """What a large file holds: its digest, and the fingerprints of its blocks in order."""
 
     digest: bytes
     fingerprints: list[str]
@@ -138,16 +139,16 @@ def hash_blocks(file: SourceFile, block_bytes: int) -> BlockHashes:
     with closing(SourceReader(file)) as reader:
         left = file.size_bytes
         while left:
-            block = xxhash.xxh3_128()
+            leaves: list[bytes] = []
             block_left = min(left, block_bytes)
             left -= block_left
             while block_left:
                 piece = view[: min(block_left, len(view))]
                 reader.read(piece)
                 hasher.update(piece)
-                block.update(piece)
+                leaves.append(leaf_checks(piece))
                 block_left -= len(piece)
-            fingerprints.append(block.hexdigest())
+            fingerprints.append(fingerprint_of(b"".join(leaves)))
         reader.check()
     return BlockHashes(hasher.digest(), fingerprints)
 
@@ -192,3 +193,6 @@ else:  # Windows has no call that reads into a buffer of ours without a file obj
         data = os.read(descriptor, len(target))
         target[: len(data)] = data
         return len(data)
+
+
+assert _PIECE_BYTES % LEAF_BYTES == 0, "pieces are read whole leaves at a time"

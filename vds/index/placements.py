@@ -19,6 +19,7 @@ from vds.index.cursors import fetch_all, insert_values
 from vds.index.database import now_us
 from vds.index.schema import blob
 from vds.model.batch import batched
+from vds.model.checks import Checks
 from vds.model.content import Member
 
 LOOKUP_BATCH = 500
@@ -116,9 +117,19 @@ def add_pending_blob(connection: Connection, store_id: int, key: str, upload_id:
 
 
 def finish_blob(
-    connection: Connection, store_id: int, blob_id: int, upload_id: int, size_bytes: int, etag: str, members: Sequence[Member]
+    connection: Connection,
+    store_id: int,
+    blob_id: int,
+    upload_id: int,
+    size_bytes: int,
+    etag: str,
+    members: Sequence[Member],
+    *,
+    checks: Checks | None = None,
 ) -> bool:
     """Make a pending blob live and place its members, each unless a live placement of it exists.
+
+    The checks are of its one member: they are the content's, whatever becomes of the placement.
 
     Returns False, and changes nothing, when the blob is no longer this upload's to finish. A blob none of whose members
     was placed is condemned at once: others had stored the same content meanwhile.
@@ -133,6 +144,8 @@ def finish_blob(
     )
     if done.rowcount != 1:
         return False
+    if checks is not None:
+        put_checks(connection, store_id, members[0].digest, checks)
     ordered = sorted(members)  # by digest, one order for all writers: no deadlock
     if members and _place_new(connection, store_id, blob_id, ordered) == len(members):
         return True
@@ -147,6 +160,31 @@ def finish_blob(
             {"id": blob_id, "now": now_us(connection)},
         )
     return True
+
+
+def put_checks(connection: Connection, store_id: int, digest: bytes, checks: Checks) -> None:
+    """Keep the checks of an object's pieces; idempotent, as a content has only one table of them."""
+    connection.execute(
+        text(
+            "INSERT INTO object_check (store_id, digest, piece_bytes, checks) VALUES (:s, :d, :piece, :checks)"
+            " ON CONFLICT DO NOTHING"
+        ),
+        {"s": store_id, "d": digest, "piece": checks.piece_bytes, "checks": checks.raw},
+    )
+
+
+def find_checks(connection: Connection, store_id: int, digests: Iterable[bytes]) -> dict[bytes, Checks]:
+    """Return the checks of those objects that have them; 500 a query, served by pk_object_check."""
+    found: dict[bytes, Checks] = {}
+    for batch in batched(digests, LOOKUP_BATCH):
+        for row in connection.execute(_CHECKS, {"s": store_id, "digests": batch}):
+            found[bytes(row.digest)] = Checks(row.piece_bytes, bytes(row.checks))
+    return found
+
+
+_CHECKS = text("SELECT digest, piece_bytes, checks FROM object_check WHERE store_id = :s AND digest IN :digests").bindparams(
+    bindparam("digests", expanding=True)
+)
 
 
 def _place_new(connection: Connection, store_id: int, blob_id: int, members: Sequence[Member]) -> int:

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest migration: what an index must be at for this program. A test holds it against `migrations/`."""
 
 SMALL_BYTES_MAX = 8 * 1024 * 1024
@@ -188,6 +188,16 @@ object_ = Table(
         postgresql_where=text(f"length_bytes > {SMALL_BYTES_MAX}"),
     ),
     sqlite_with_rowid=False,
+)
+
+object_check = Table(
+    "object_check",
+    metadata,
+    Column("store_id", Integer, primary_key=True, autoincrement=False),
+    Column("digest", LargeBinary, primary_key=True),  # of the object: wherever it is placed, its checks are the same
+    Column("piece_bytes", Integer, nullable=False),
+    Column("checks", LargeBinary, nullable=False),  # 8 bytes a piece, at most some 128 KiB: see vds/model/checks.py
+    _store_key("object_check"),
 )
 
 upload = Table(

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 from blake3 import blake3
-from xxhash import xxh3_128_hexdigest
 
 from tests.unit.blobs.spy import SpyDriver
 from vds.blobs import streams
@@ -15,6 +14,7 @@ from vds.blobs.driver import Buffer
 from vds.blobs.objects import BLOCK_BYTES_MIN, block_id
 from vds.blobs.streams import Stream, StreamWriter, put_stream, stream_block_bytes
 from vds.errors import InvalidInputError, UnavailableError
+from vds.model.checks import fingerprint_of, leaf_checks
 from vds.model.digest import EMPTY_RAW, Digest
 from vds.pace import Pace
 
@@ -108,7 +108,7 @@ def test_block_ids_tell_the_content() -> None:
     driver = HeldDriver(1)
     put_stream(driver, "k", [b"a" * 8, b"b" * 8, b"c" * 4])
     bodies = [b"a" * 8, b"b" * 8, b"c" * 4]
-    assert sorted(driver.names) == [block_id(place, xxh3_128_hexdigest(body)) for place, body in enumerate(bodies)]
+    assert sorted(driver.names) == [block_id(place, fingerprint_of(leaf_checks(body))) for place, body in enumerate(bodies)]
 
 
 @pytest.mark.usefixtures("small_blocks")
