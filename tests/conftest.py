@@ -7,6 +7,7 @@ import signal
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +37,20 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop what was started, whatever became of the tests."""
     config.stash.get(_STARTED, ExitStack()).close()
+
+
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where the caches of this worker's tests are."""
+    return tmp_path_factory.mktemp("caches")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(caches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give each test a cache of its own, which is made when something is put: what one test kept must not help another."""
+    path = caches / uuid.uuid4().hex
+    monkeypatch.setenv("VDS_CACHE", str(path))
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vds.errors import ConflictError, InvalidInputError, NotFoundError, redact
+from vds.model.size import parse_size
 
 SETTINGS_NAME = "vds.toml"
 
@@ -25,6 +27,8 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 _RELATIVE_SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)(?!/|:memory:|[A-Za-z]:|file:|\?|$)(.+)")
 _USERINFO_PASSWORD = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^/\s:@]*):[^@\s]*(?=@)")
 _SECRET_PARAMETER = re.compile(r"(?i)[?&][\w-]*(?:sig|password|passwd|pwd|secret|token)=")
+_CACHE_BYTES_MAX = 50 * 1000**3
+_CACHE_DISK_PARTS = 5
 _INIT_HINT = "vds init URL writes ./vds.toml; or pass --store URL, or set VDS_STORE"
 _KEEP_OUT_HINT = (
     "keep the address here and give the secret in the environment: AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_CONNECTION_STRING "
@@ -110,12 +114,12 @@ def _read_files(environ: Mapping[str, str], cwd: Path) -> list[_File]:
     return [_read(path) for path in dict.fromkeys(paths) if path is not None and path.is_file()]
 
 
-def find_settings_file(cwd: Path) -> Path | None:
-    """Return the nearest vds.toml at or above `cwd`; the search ends at a repository's root or the file system's edge."""
+def find_settings_file(cwd: Path, name: str = SETTINGS_NAME) -> Path | None:
+    """Return the nearest vds.toml (or other file) at or above `cwd`; the search ends at a repository's root or another disk."""
     directory = cwd.resolve()
     while True:
-        if (directory / SETTINGS_NAME).is_file():
-            return directory / SETTINGS_NAME
+        if (directory / name).is_file():
+            return directory / name
         parent = directory.parent
         if (directory / ".git").exists() or parent == directory or parent.stat().st_dev != directory.stat().st_dev:
             return None
@@ -241,6 +245,20 @@ def cache_directory(environ: Mapping[str, str] | None = None, platform: str = sy
     except InvalidInputError:
         return None
     return directory / "cache" if platform == "win32" else directory  # on Windows the embedded indexes are in LOCALAPPDATA too
+
+
+def cache_bytes_max(root: Path, environ: Mapping[str, str] | None = None) -> int:
+    """Return how much the cache at `root` may hold: VDS_CACHE_MAX, else 50 GB or a fifth of its disk, whichever is less.
+
+    Raises:
+        InvalidInputError: VDS_CACHE_MAX is no size.
+    """
+    environ = os.environ if environ is None else environ
+    if said := environ.get("VDS_CACHE_MAX"):
+        return parse_size(said, "VDS_CACHE_MAX")
+    while not os.path.exists(root) and root != root.parent:  # or it is out of this user's reach
+        root = root.parent
+    return min(_CACHE_BYTES_MAX, shutil.disk_usage(root).total // _CACHE_DISK_PARTS)
 
 
 def _user_directory(
