@@ -14,7 +14,7 @@ setup: .venv/.stamp $(AZURITE)
 .venv/.stamp: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet -e ".[postgres]" --group dev --group services
+	$(BIN)/python -m pip install --quiet -e ".[postgres]" --group dev --group services --group readers
 	touch $@
 
 $(AZURITE): .venv/.stamp tests/services.py

@@ -14,14 +14,23 @@ from vds._version import __version__
 
 if TYPE_CHECKING:
     from vds.ops.checkout import status as status
+    from vds.pins import refresh as refresh
     from vds.store import connect as connect
     from vds.store import join as join
+    from vds.store import load_lock as load_lock
     from vds.store import upgrade_index as upgrade_index
 
 # Resolved on first use: a command that needs no database must not pay for importing one.
-_LAZY = {"connect": "vds.store", "join": "vds.store", "upgrade_index": "vds.store", "status": "vds.ops.checkout"}
+_LAZY = {
+    "connect": "vds.store",
+    "join": "vds.store",
+    "load_lock": "vds.store",
+    "refresh": "vds.pins",
+    "status": "vds.ops.checkout",
+    "upgrade_index": "vds.store",
+}
 
-__all__ = ["__version__", "connect", "join", "status", "upgrade_index"]
+__all__ = ["__version__", "connect", "join", "load_lock", "refresh", "status", "upgrade_index"]
 
 
 def __getattr__(name: str) -> Any:

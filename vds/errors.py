@@ -186,6 +186,12 @@ class DownloadError(TransferError):
     kind = "download"
 
 
+class ExportError(TransferError):
+    """Some files could not be exported; what was put there before stays, without the marker that says it is complete."""
+
+    kind = "export"
+
+
 def failures_message(verb: str, failures: Mapping[str, str], shown_max: int = 10) -> str:
     """Return one message that counts `failures` and names the first ones with their reasons."""
     shown = [f"  {path}: {reason}" for path, reason in sorted(failures.items())[:shown_max]]

@@ -16,7 +16,7 @@ COMMON = ("--store", "--index", "--json", "-q", "-v")
 # What design section 2.2 lists for this stage.
 COMMANDS = {
     *("init", "upload", "download", "checkout", "status", "ls", "cat", "show", "log", "diff", "rollback", "revert", "copy", "rm"),
-    *("register", "tag", "untag", "tx", "verify", "doctor", "index", "demo"),
+    *("register", "tag", "untag", "tx", "verify", "doctor", "index", "demo", "cache", "share", "export", "lock", "now"),
 }
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import requests
 from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
 from vds.blobs.credential import choose_credential
@@ -372,6 +373,23 @@ class TestRead:
         with pytest.raises(CorruptionError, match="has 5 bytes"):
             driver.read_range("a", offset, length)
 
+    @pytest.mark.parametrize(("offset", "wanted"), [(0, b"hello"), (1, b"ell"), (4, b"o")])
+    def test_ranges_into_memory(self, driver: BlobDriver, offset: int, wanted: bytes) -> None:
+        driver.put_if_absent("a", b"hello")
+        body = bytearray(b"-" * (len(wanted) + 2))
+        driver.read_range_into("a", offset, memoryview(body)[1:-1])
+        assert body == b"-" + wanted + b"-"
+
+    @pytest.mark.parametrize(("offset", "length"), [(0, 6), (5, 1), (6, 1), (3, 3), (100, 1)])
+    def test_into_memory_past_the_end(self, driver: BlobDriver, offset: int, length: int) -> None:
+        driver.put_if_absent("a", b"hello")
+        with pytest.raises(CorruptionError, match="has 5 bytes"):
+            driver.read_range_into("a", offset, memoryview(bytearray(length)))
+
+    def test_a_missing_blob_into_memory(self, driver: BlobDriver) -> None:
+        with pytest.raises(NotFoundError, match="a/b"):
+            driver.read_range_into("a/b", 0, memoryview(bytearray(1)))
+
     def test_a_large_range_comes_whole(self, driver: BlobDriver) -> None:
         body = bytes(range(256)) * (80 << 12)  # 80 MiB: above the SDK's limit for one request
         for number in range(2):
@@ -379,6 +397,9 @@ class TestRead:
         driver.commit_blocks("big", ["0000", "0001"])
         assert driver.read_range("big") == body
         assert driver.read_range("big", 255, 70 << 20) == body[255 : 255 + (70 << 20)]
+        target = bytearray(70 << 20)
+        driver.read_range_into("big", 255, memoryview(target))
+        assert target == body[255 : 255 + (70 << 20)]
 
     @pytest.mark.parametrize(("offset", "length"), [(0, None), (0, 0), (0, 1), (7, None)])
     def test_a_missing_blob(self, driver: BlobDriver, offset: int, length: int | None) -> None:
@@ -575,3 +596,19 @@ class TestDelete:
         listed = next(driver.list_blobs())
         assert listed.etag == new
         assert driver.delete_blob("a", listed.etag)
+
+
+class TestSignedUrls:
+    def test_they_read_what_they_are_for_or_are_refused_whole(self, driver: BlobDriver) -> None:
+        driver.put_if_absent("a/b", b"hello")
+        now = datetime.now(UTC)
+        times = {"starts_at": now - timedelta(minutes=15), "expires_at": now + timedelta(hours=1)}
+        if not driver.url.startswith("http"):
+            with pytest.raises(InvalidInputError, match="is not in an Azure storage account") as caught:
+                driver.sign_reads([("a/b", "b.txt")], **times)
+            assert "vds export" in caught.value.hint
+            return
+        [url] = driver.sign_reads([("a/b", "b.txt")], **times)
+        answer = requests.get(url, timeout=30)
+        assert (answer.status_code, answer.content) == (200, b"hello")
+        assert answer.headers["Content-Disposition"] == 'attachment; filename="b.txt"'

@@ -674,7 +674,7 @@ class TestCommit:
         self, ledger: Ledger, namespace: NamespaceRow, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         clock = iter(range(2_000_000, 0, -1))
-        monkeypatch.setattr(commit_module, "now_us", lambda connection: next(clock))
+        monkeypatch.setattr(commit_module, "stamp_us", lambda connection, store_id: next(clock))
         for number in range(4):
             ledger.write(namespace, {"a": str(number).encode()})
         with ledger.database.read() as connection:

@@ -17,6 +17,21 @@ def read_pickled(pickled: bytes) -> tuple[int, str, int, str]:
     return os.getpid(), str(version.content_digest), files, version.read_text("small/007")
 
 
+def read_counted(pickled: bytes) -> tuple[int, int, list[str]]:
+    """Read a pickled version as a loader does; return this process, the bytes read, and the SQLite files that were opened."""
+    opened: list[str] = []
+    sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "sqlite3.connect" else None)
+    version: vds.Version = pickle.loads(pickled)
+    count = sum(len(body) for _, body in version.stream(shard=(0, 2), shuffle_seed=1))
+    count += len(version.read_bytes("small/007")) + len(version.read_bytes("large", 500_000, 100))
+    count += sum(len(body) for _, body in version.read_many(["small/001", "small/002"]))
+    with version.open("large") as file:
+        file.seek(-10, os.SEEK_END)
+        count += len(file.read())
+    count += sum(entry.size_bytes for entry in version.entries("small")) + version.file_count + len(version.children())
+    return os.getpid(), count, opened
+
+
 def write_part() -> None:
     """Join a transaction by its token and write one part of it, or commit it."""
     task = take_task()

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import vds
-from tests.integration.opener import read_pickled
+from tests.integration.opener import read_counted, read_pickled
+from tests.integration.relay import Relay
 from tests.support import (
     NEEDS_FORK,
     SERVICES,
@@ -28,7 +29,7 @@ from tests.support import (
     write_tree,
 )
 
-SPAWNED, THREADS, PARTS, FORKS = 32, 16, 8, 6
+SPAWNED, LOADERS, THREADS, PARTS, FORKS = 32, 64, 16, 8, 6
 FILES = {f"small/{i:03d}": f"content {i}".encode() for i in range(40)} | {"large": b"x" * 1_100_000}
 
 
@@ -59,6 +60,33 @@ def test_a_version_is_opened_in_spawned_workers(place: Place, tmp_path: Path) ->
             said = list(pool.map(read_pickled, [pickled] * workers))
         assert len({pid for pid, *_ in said}) == workers
         assert {tuple(facts) for _, *facts in said} == {(digest, len(FILES), "content 7")}
+
+
+@pytest.mark.slow
+@pytest.mark.services
+def test_loader_workers_make_no_connection_to_the_index(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Relay(database_url) as relay:
+        monkeypatch.setenv("VDS_INDEX", relay.url)
+        with vds.connect(tmp_path / "store", create=True) as store:
+            pickled = pickle.dumps(fill(store, tmp_path))
+            before = relay.counted
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(16, mp_context=context, max_tasks_per_child=1) as pool:
+                said = list(pool.map(read_counted, [pickled] * LOADERS))
+            assert len({pid for pid, *_ in said}) == LOADERS
+            assert len({count for _, count, _ in said}) == 1
+            assert (before > 0, relay.counted - before) == (True, 0)
+
+
+@pytest.mark.slow
+def test_loader_workers_open_no_sqlite_file(tmp_path: Path) -> None:
+    with vds.connect(tmp_path / "store", create=True) as store:
+        pickled = pickle.dumps(fill(store, tmp_path))
+        with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+            said = list(pool.map(read_counted, [pickled] * 8))
+        assert [opened for *_, opened in said] == [[]] * 8
 
 
 @NEEDS_FORK

@@ -20,6 +20,7 @@ from vds.errors import (
     CorruptionError,
     DownloadError,
     EntryNotFoundError,
+    ExportError,
     FormatError,
     InvalidInputError,
     NoSpaceError,
@@ -50,6 +51,10 @@ KINDS = {
     "TransferError": "transfer",
     "UploadError": "upload",
     "DownloadError": "download",
+    "ExportError": "export",
+    "UnshareableError": "invalid-input",
+    "OfflineError": "offline",
+    "ReadOnlyError": "invalid-input",
     "SourceChangedError": "source-changed",
     "RecordDivergedError": "record-diverged",
     "ObjectsGoneError": "objects-gone",
@@ -69,6 +74,7 @@ BASES: list[tuple[type[VdsError], type[BaseException]]] = [
     (BlobExistsError, ConflictError),
     (UploadError, TransferError),
     (DownloadError, TransferError),
+    (ExportError, TransferError),
 ]
 
 EXAMPLES: list[VdsError] = [
@@ -87,6 +93,7 @@ EXAMPLES: list[VdsError] = [
     TransferError("m", failures={"a": "why"}, hint="h"),
     UploadError("m", failures={"a": "why", "b": "too"}, hint="h"),
     DownloadError("m", failures={}, hint="h"),
+    ExportError("m", failures={"a": "why"}, hint="h"),
 ]
 
 SECRET = "kJ8zQ4vN1xW7"

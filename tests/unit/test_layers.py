@@ -35,22 +35,25 @@ LAYERS = {
     "engine": 4,
     "ops": 5,
     "store": 6,
+    "pins": 7,
+    "fs": 8,
     "": 7,  # vds/__init__.py, which names what is public
     "demo": 8,  # a user of the public names, which `vds demo` runs
     "cli": 9,
 }
 """Layer → height. An import goes to a lower layer, or stays in its own."""
 
-SHARED_OPS = {"placing", "compare", "survey"}
+SHARED_OPS = {"placing", "compare", "survey", "exporting", "putting", "ranges", "pieces"}
 """What several verbs are made of; any other verb imports no sibling."""
 
 DOORS = {
     "sqlalchemy": ("vds.index.", "migrations."),
     "alembic": ("vds.index.migrate", "migrations."),
     "psycopg": (),
-    "azure": ("vds.blobs.azure", "vds.blobs.sdk", "vds.blobs.credential"),
+    "azure": ("vds.blobs.azure", "vds.blobs.sdk", "vds.blobs.credential", "vds.blobs.share", "vds.blobs.export"),
     "sqlite3": ("vds.index.", "vds.files."),
     "click": ("vds.cli.",),
+    "fsspec": ("vds.fs.",),
     "rich": ("vds.cli.", "vds.progress", "vds.demo"),
 }
 """Library → the only modules that may import it."""
@@ -60,6 +63,7 @@ THREADS = ("vds.pipeline", "vds.helper")
 
 LATE_IMPORTS = {
     "vds.blobs.open": {"vds.blobs.azure"},  # the Azure SDK takes half a second to load
+    "vds.ops.exporting": {"vds.blobs.export"},  # likewise, for an export to a directory
     "vds.blobs.checks": {"awscrt.checksums"},  # takes 30 ms, and may be missing
     "vds.ops.open": {"vds.index.migrate"},  # Alembic takes a quarter of every start, and is needed once a store
     "vds.store.connect": {"vds.index.migrate"},

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import requests
 from azure.core import MatchConditions
-from azure.storage.blob import BlobBlock, BlobSasPermissions, ContainerClient, generate_blob_sas
+from azure.storage.blob import BlobBlock, ContainerClient
 
 from vds.blobs.answers import Asked, BlobMissingError, RangeError, check_address
 from vds.blobs.credential import Credential, choose_credential, principal_of
@@ -27,6 +27,7 @@ from vds.blobs.driver import Blob, Block, Buffer, check_key, check_metadata
 from vds.blobs.hot import HotCalls, open_hot
 from vds.blobs.location import AZURITE_ACCOUNT, AzureLocation
 from vds.blobs.sdk import STORAGE_SCOPE, open_client, sdk_credential, translated
+from vds.blobs.share import ask_delegation_key, open_signer
 from vds.blobs.signing import quoted_path
 from vds.errors import BlobExistsError, ConflictError, CorruptionError, InvalidInputError, NotFoundError, UnavailableError
 from vds.pace import Pace
@@ -189,6 +190,16 @@ class AzureDriver:
             raise _past_end(key, size_bytes, offset_bytes, offset_bytes + max(wanted_bytes, 0))
         return body
 
+    def read_range_into(self, key: str, offset_bytes: int, target: memoryview) -> None:
+        """Fill `target` with the bytes from `offset_bytes` on, in one request; raises as the contract says."""
+        assert offset_bytes >= 0 < len(target), (offset_bytes, len(target))
+        asked = self._asked(f"read blob {key!r}")
+        with translated(asked):
+            hot = self._opened().hot
+            if hot is not None and hot.get_range_into(asked, self._path(key), offset_bytes, target):
+                return
+        target[:] = self.read_range(key, offset_bytes, len(target))
+
     def list_blobs(self, prefix: str = "", start_after: str = "") -> Iterator[Blob]:
         """Yield blobs by key, page by page; what comes up to `start_after` is fetched and skipped.
 
@@ -218,22 +229,9 @@ class AzureDriver:
         source = self.find_blob(source_key)
         if source is None:
             raise self._not_found(source_key)
+        absent = {"match_condition": MatchConditions.IfMissing}
         with self._translated(f"copy blob {source_key!r} to {target_key!r}", writing=True, absent=True):
-            target = self._blob(target_key)
-            url, options = self._source_of_copy(source_key)
-            absent = {"match_condition": MatchConditions.IfMissing}
-            if source.size_bytes <= COPY_ONE_REQUEST_BYTES_MAX:
-                return _etag(target.start_copy_from_url(url, requires_sync=True, **absent, **options))
-            # The service's own copy in the background would show the target before it is whole; blocks do not.
-            run = secrets.token_hex(8)
-            ids: list[str] = []
-            for offset_bytes in range(0, source.size_bytes, COPY_ONE_REQUEST_BYTES_MAX):
-                length_bytes = min(COPY_ONE_REQUEST_BYTES_MAX, source.size_bytes - offset_bytes)
-                ids.append(f"{run}-{len(ids):06}")
-                target.stage_block_from_url(ids[-1], url, offset_bytes, length_bytes, **options)
-            return _etag(
-                target.commit_block_list([BlobBlock(block_id) for block_id in ids], metadata=dict(source.metadata), **absent)
-            )
+            return self._copy_from(self, source, target_key, source.metadata, absent)
 
     def delete_blob(self, key: str, etag: str | None = None) -> bool:
         """Delete the blob; False when it was not there. `ConflictError` when `etag` is given and differs."""
@@ -251,6 +249,18 @@ class AzureDriver:
                 return False  # a condition on what is not there counts as not met
             raise
         return True
+
+    def sign_reads(self, blobs: Sequence[tuple[str, str]], *, starts_at: datetime, expires_at: datetime) -> list[str]:
+        """Return for each blob a url that reads it; with a token, the service is asked for one key that signs them all."""
+        if not blobs:
+            return []
+
+        def ask_key() -> Any:
+            asked = self._asked("ask for a user delegation key")
+            return ask_delegation_key(asked, self._opened().credential, self._pace, starts_at, expires_at)
+
+        sign = open_signer(self._location, self._credential, ask_key)
+        return [sign(self._name(key), expires_at, file_name) for key, file_name in blobs]
 
     def find_principal(self) -> str | None:
         """Return the user or application that our token names; None with a key or a SAS, which name nobody."""
@@ -295,11 +305,34 @@ class AzureDriver:
     def _translated(self, what: str, *, writing: bool = False, absent: bool = False) -> AbstractContextManager[None]:
         return translated(self._asked(what, writing=writing, absent=absent))
 
+    def _name(self, key: str) -> str:
+        """Return what a blob is called in the container."""
+        return self._prefix + check_key(key)
+
     def _path(self, key: str) -> str:
-        return quoted_path(urlsplit(self._location.account_url).path, self._location.container, self._prefix + check_key(key))
+        return quoted_path(urlsplit(self._location.account_url).path, self._location.container, self._name(key))
 
     def _blob(self, key: str) -> Any:
-        return self._opened().container.get_blob_client(self._prefix + check_key(key))
+        return self._opened().container.get_blob_client(self._name(key))
+
+    def _copy_from(
+        self, store: AzureDriver, source: Blob, target_key: str, metadata: Mapping[str, str], condition: Mapping[str, Any]
+    ) -> str:
+        """Have the service copy a blob of `store`, which nobody sees before it is whole, and return the new etag."""
+        target = self._blob(target_key)
+        url, options = store._source_of_copy(source.key)
+        if source.size_bytes <= COPY_ONE_REQUEST_BYTES_MAX:
+            answer = target.start_copy_from_url(url, metadata=dict(metadata), requires_sync=True, **condition, **options)
+            return _etag(answer)
+        # The service's own copy in the background would show the target before it is whole; blocks do not.
+        run = secrets.token_hex(8)
+        ids: list[str] = []
+        for offset_bytes in range(0, source.size_bytes, COPY_ONE_REQUEST_BYTES_MAX):
+            length_bytes = min(COPY_ONE_REQUEST_BYTES_MAX, source.size_bytes - offset_bytes)
+            ids.append(f"{run}-{len(ids):06}")
+            target.stage_block_from_url(ids[-1], url, offset_bytes, length_bytes, **options)
+        blocks = [BlobBlock(block_id) for block_id in ids]
+        return _etag(target.commit_block_list(blocks, metadata=dict(metadata), **condition))
 
     def _put_over_blocks(self, key: str, body: Buffer, metadata: dict[str, str]) -> str:
         """Put where uncommitted blocks are: Azurite refuses a plain put then, the service does not.
@@ -334,15 +367,8 @@ class AzureDriver:
         if credential.sas:
             return f"{blob.url.partition('?')[0]}?{credential.sas}", {}
         if credential.key:
-            sas = generate_blob_sas(
-                credential.account,
-                self._location.container,
-                self._prefix + key,
-                account_key=credential.key,
-                permission=BlobSasPermissions(read=True),
-                expiry=datetime.now(UTC) + COPY_TOKEN_LIFETIME,
-            )
-            return f"{blob.url}?{sas}", {}
+            sign = open_signer(self._location, credential, lambda: None)
+            return sign(self._name(key), datetime.now(UTC) + COPY_TOKEN_LIFETIME, ""), {}
         return blob.url, {"source_authorization": f"Bearer {self._opened().credential.get_token(STORAGE_SCOPE).token}"}
 
     def _not_found(self, key: str) -> NotFoundError:

@@ -25,10 +25,11 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 from vds.blobs import disk
-from vds.blobs.driver import METADATA_BYTES_MAX, Blob, Block, Buffer, check_key, check_metadata, is_key
+from vds.blobs.driver import METADATA_BYTES_MAX, Blob, Block, Buffer, check_key, check_metadata, is_key, no_signing_error
 from vds.errors import BlobExistsError, ConflictError, CorruptionError, InvalidInputError, NotFoundError
 from vds.pace import Pace
 
@@ -143,11 +144,19 @@ class DirectoryDriver:
                 assert offset_bytes >= 0 <= wanted_bytes, (offset_bytes, length_bytes)
                 body = disk.read_at(source, offset_bytes, wanted_bytes)
         if offset_bytes > size_bytes or len(body) != wanted_bytes:
-            end_bytes = offset_bytes + wanted_bytes
-            raise CorruptionError(
-                f"blob {key!r} has {size_bytes} bytes: cannot read {offset_bytes} to {end_bytes}", hint="run: vds fsck"
-            )
+            raise _past_end(key, size_bytes, offset_bytes, offset_bytes + wanted_bytes)
         return body
+
+    def read_range_into(self, key: str, offset_bytes: int, target: memoryview) -> None:
+        """Fill `target` with the bytes from `offset_bytes` on; raises as the contract says."""
+        assert offset_bytes >= 0 < len(target), (offset_bytes, len(target))
+        with disk.translated(self._root, f"read blob {key!r}"):
+            self._get_stat(key)
+            with disk.open_blob(self._root / key) as source:
+                size_bytes = os.fstat(source).st_size
+                count = disk.read_into(source, offset_bytes, target)
+        if count != len(target):
+            raise _past_end(key, size_bytes, offset_bytes, offset_bytes + len(target))
 
     def list_blobs(self, prefix: str = "", start_after: str = "") -> Iterator[Blob]:
         """Yield blobs by key; holds the names of one directory at a time and each of its parents."""
@@ -185,6 +194,10 @@ class DirectoryDriver:
             # A crash here leaves metadata without a blob: harmless, its etag never comes again.
             shutil.rmtree(self._meta / key, ignore_errors=True)
             return deleted
+
+    def sign_reads(self, blobs: Sequence[tuple[str, str]], *, starts_at: datetime, expires_at: datetime) -> list[str]:
+        """Raise `InvalidInputError`: there is nobody to ask for a blob."""
+        raise no_signing_error(self.url)
 
     def find_principal(self) -> None:
         """Return None: nobody is asked who they are here."""
@@ -342,6 +355,10 @@ class DirectoryDriver:
 
     def _new_temp(self) -> Path:
         return self._temp / f"put-{secrets.token_hex(8)}"
+
+
+def _past_end(key: str, size_bytes: int, start_bytes: int, end_bytes: int) -> CorruptionError:
+    return CorruptionError(f"blob {key!r} has {size_bytes} bytes: cannot read {start_bytes} to {end_bytes}", hint="run: vds fsck")
 
 
 def _names(directory: Path) -> list[str]:

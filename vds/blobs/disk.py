@@ -129,6 +129,23 @@ def read_at(descriptor: int, offset_bytes: int, length_bytes: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+def read_into(descriptor: int, offset_bytes: int, target: memoryview) -> int:
+    """Fill `target` from `offset_bytes` on and return how many bytes came: fewer when the file ends before."""
+    position = 0
+    while position < len(target):
+        piece = target[position : position + _PIECE_BYTES_MAX]
+        if hasattr(os, "preadv"):
+            count = os.preadv(descriptor, [piece], offset_bytes + position)
+        else:
+            data = _pread(descriptor, len(piece), offset_bytes + position)
+            count = len(data)
+            piece[:count] = data
+        if not count:
+            break
+        position += count
+    return position
+
+
 def _lseek_and_read(descriptor: int, length_bytes: int, offset_bytes: int) -> bytes:
     os.lseek(descriptor, offset_bytes, os.SEEK_SET)
     return os.read(descriptor, length_bytes)

@@ -6,7 +6,7 @@ Every driver (Azure, directory, memory) keeps these promises, and one suite chec
 - **Put if absent.** Of any number of concurrent `put_if_absent` and `commit_blocks` calls on one key, exactly one succeeds;
   all others raise `BlobExistsError`. A blob is never overwritten.
 - **Durability.** When a put returns, the blob survives a crash of the machine that holds it.
-- **Read after write.** Once a put has returned, every `find_blob`, `read_range` and `list_blobs` sees it.
+- **Read after write.** Once a put has returned, every `find_blob`, read and `list_blobs` sees it.
 - **Uncommitted blocks** are invisible to all but `list_blocks`, and do not stop a `put_if_absent`.
 - **Thread safety.** Every method may be called from any thread; a driver survives fork.
 - **No policy.** Drivers do not cache, hash or interpret keys, and retry only where a service asks for it (the Azure one): after
@@ -23,6 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from vds.errors import InvalidInputError
@@ -89,6 +90,14 @@ def check_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
     return checked
 
 
+def no_signing_error(url: str) -> InvalidInputError:
+    """Return the error of a driver whose blobs no service hands out."""
+    return InvalidInputError(
+        f"{url!r} is not in an Azure storage account: there is no service that would hand out its files",
+        hint="hand them over with vds export or vds download",
+    )
+
+
 class BlobDriver(Protocol):
     """Where blobs live. The guarantees are listed at the top of this module."""
 
@@ -140,6 +149,14 @@ class BlobDriver(Protocol):
         """
         ...
 
+    def read_range_into(self, key: str, offset_bytes: int, target: memoryview) -> None:
+        """Fill `target`, which is not empty, with the bytes from `offset_bytes` on; memory that is used again costs less.
+
+        Raises:
+            NotFoundError, CorruptionError: as `read_range`; as after all errors, `target` then holds anything.
+        """
+        ...
+
     def list_blobs(self, prefix: str = "", start_after: str = "") -> Iterator[Blob]:
         """Yield blobs whose key begins with `prefix` and sorts after `start_after`, by key, page by page, metadata included."""
         ...
@@ -150,6 +167,21 @@ class BlobDriver(Protocol):
 
     def delete_blob(self, key: str, etag: str | None = None) -> bool:
         """Delete the blob; False when it was not there. `ConflictError` when `etag` is given and differs."""
+        ...
+
+    def sign_reads(self, blobs: Sequence[tuple[str, str]], *, starts_at: datetime, expires_at: datetime) -> list[str]:
+        """Return for each blob a url with which whoever has it reads that blob until `expires_at`, and nothing else; a secret.
+
+        Whether the blobs are there is not asked.
+
+        Args:
+            blobs: for each its key, and the name under which it is offered for saving.
+            starts_at: when the urls begin to be good at the latest; some minutes ago, as clocks differ.
+            expires_at: at most seven days later.
+
+        Raises:
+            InvalidInputError: this place, or the credential it was opened with, makes no such urls.
+        """
         ...
 
     def find_principal(self) -> str | None:

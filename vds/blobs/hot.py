@@ -127,8 +127,7 @@ class HotCalls:
         Raises:
             UnavailableError: no try got through.
         """
-        last = "" if length_bytes is None else str(offset_bytes + length_bytes - 1)
-        request = Request("GET", path, headers={"x-ms-range": f"bytes={offset_bytes}-{last}"})
+        request = _range_request(path, offset_bytes, length_bytes)
         bytes_max = WHOLE_BYTES_MAX if length_bytes is None else length_bytes
         answer = self._send(asked, request, b"", bytes_max)
         if answer is None or answer.status != 206 or answer.body is None or "content-encoding" in answer.headers:
@@ -140,6 +139,18 @@ class HotCalls:
         if not body or begin != f"bytes {offset_bytes}-{end - 1}" or length_bytes not in (None, len(body)):
             return None
         return body
+
+    def get_range_into(self, asked: Asked, path: str, offset_bytes: int, target: memoryview) -> bool:
+        """Fill `target`, which is not empty, from `offset_bytes` on and return True; False: the SDK must be asked.
+
+        Raises:
+            UnavailableError: no try got through.
+        """
+        end = offset_bytes + len(target)
+        answer = self._send(asked, _range_request(path, offset_bytes, len(target)), b"", 0, target)
+        if answer is None or answer.status != 206 or not answer.is_filled or "content-encoding" in answer.headers:
+            return False
+        return answer.headers.get("content-range", "").partition("/")[0] == f"bytes {offset_bytes}-{end - 1}"
 
     def close(self) -> None:
         """Let go of idle connections; idempotent. A later call opens new ones."""
@@ -163,7 +174,9 @@ class HotCalls:
         self._pace.done(size_bytes)
         return answer
 
-    def _send(self, asked: Asked, request: Request, body: Buffer, body_bytes_max: int) -> Answer | None:
+    def _send(
+        self, asked: Asked, request: Request, body: Buffer, body_bytes_max: int, target: memoryview | None = None
+    ) -> Answer | None:
         """Return the first answer that is no trouble; None where there was no connection, or this path rests."""
         if self._clock() < self._rests_until_s:
             return None
@@ -172,7 +185,7 @@ class HotCalls:
             while wait_s > 0:
                 self._sleep(wait_s)
                 wait_s = self._pace.pause_s()  # others may have been asked meanwhile to wait longer
-            outcome = self._try_once(asked, request, body, body_bytes_max)
+            outcome = self._try_once(asked, request, body, body_bytes_max, target)
             if not isinstance(outcome, _Trouble):
                 self._judge(outcome)
                 return outcome
@@ -184,10 +197,12 @@ class HotCalls:
             wait_s = max(outcome.retry_after_s, self._pace.pause_s()) + _backoff_s(TRIES_MAX - 1 - left)
         raise AssertionError("the last try returns or raises")
 
-    def _try_once(self, asked: Asked, request: Request, body: Buffer, body_bytes_max: int) -> Answer | _Trouble | None:
+    def _try_once(
+        self, asked: Asked, request: Request, body: Buffer, body_bytes_max: int, target: memoryview | None
+    ) -> Answer | _Trouble | None:
         head = self._signer.head(request)  # each time anew: it is dated, and a token may have expired meanwhile
         try:
-            answer = self._wire.exchange(head, body, body_bytes_max=body_bytes_max)
+            answer = self._wire.exchange(head, body, body_bytes_max=body_bytes_max, target=target)
         except TimeoutError as err:
             return _Trouble(no_answer_error(asked, type(err).__name__, str(err)), is_throttled=True)
         except (OSError, HTTPException) as err:
@@ -208,6 +223,11 @@ class HotCalls:
         if self._strange >= STRANGE_MAX:
             self._strange = 0
             self._rests_until_s = self._clock() + REST_S
+
+
+def _range_request(path: str, offset_bytes: int, length_bytes: int | None) -> Request:
+    last = "" if length_bytes is None else str(offset_bytes + length_bytes - 1)
+    return Request("GET", path, headers={"x-ms-range": f"bytes={offset_bytes}-{last}"})
 
 
 def _encoded(block_id: str) -> str:

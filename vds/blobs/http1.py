@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import BadStatusLine, HTTPException, IncompleteRead, RemoteDisconnected
+from io import BufferedIOBase
 from typing import BinaryIO
 
 LINE_BYTES_MAX = 64 * 1024
@@ -29,16 +30,23 @@ class Answer:
         headers: names in lower case; of one that comes twice, the last.
         body: None when it was longer than asked for, or of unknown length, and was not read.
         is_last: whether the connection must not be used again.
+        is_filled: whether the body is in the memory that was given for it, and `body` is empty.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes | None
     is_last: bool
+    is_filled: bool = False
 
 
-def read_answer(stream: BinaryIO, body_bytes_max: int = 0) -> Answer:
+def read_answer(stream: BinaryIO, body_bytes_max: int = 0, target: memoryview | None = None) -> Answer:
     """Return the next answer, with its body when it has a known length of at most `body_bytes_max`, or is a short remark.
+
+    Args:
+        stream: buffered.
+        body_bytes_max: the longest body that is read.
+        target: takes the body of a success (2xx) that has exactly its length; after an error it holds anything.
 
     Raises:
         HTTPException: it is no HTTP, or ends early; `RemoteDisconnected` when not one byte came.
@@ -54,6 +62,9 @@ def read_answer(stream: BinaryIO, body_bytes_max: int = 0) -> Answer:
         return Answer(status, headers, b"", asked_to_close)
     if "transfer-encoding" in headers:
         body = _read_chunks(stream)
+    elif target is not None and status < 300 and headers.get("content-length", "") == str(len(target)):
+        _fill(stream, target)
+        return Answer(status, headers, b"", asked_to_close, is_filled=True)
     else:
         body = _read_counted(stream, headers.get("content-length", ""), max(body_bytes_max, REMARK_BYTES_MAX))
     return Answer(status, headers, body, asked_to_close or body is None)
@@ -110,6 +121,13 @@ def _read_chunks(stream: BinaryIO) -> bytes | None:
         _read_line(stream)
     _read_headers(stream)  # trailers, mostly none, and the empty line
     return body
+
+
+def _fill(stream: BinaryIO, target: memoryview) -> None:
+    assert isinstance(stream, BufferedIOBase)
+    count = stream.readinto(target)
+    if count != len(target):
+        raise IncompleteRead(b"", len(target) - count)
 
 
 def _read_exactly(stream: BinaryIO, size_bytes: int) -> bytes:

@@ -12,9 +12,10 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NoReturn
 
-from vds.blobs.driver import Blob, Block, Buffer, check_key, check_metadata
+from vds.blobs.driver import Blob, Block, Buffer, check_key, check_metadata, no_signing_error
 from vds.errors import BlobExistsError, ConflictError, CorruptionError, InvalidInputError, NotFoundError
 from vds.pace import Pace
 
@@ -127,6 +128,10 @@ class MemoryDriver:
             )
         return body[offset_bytes:end_bytes]
 
+    def read_range_into(self, key: str, offset_bytes: int, target: memoryview) -> None:
+        """Fill `target` with the bytes from `offset_bytes` on; raises as the contract says."""
+        target[:] = self.read_range(key, offset_bytes, len(target))
+
     def list_blobs(self, prefix: str = "", start_after: str = "") -> Iterator[Blob]:
         """Yield blobs by key; each page is a consistent view."""
         while page := self._list_page(prefix, start_after):
@@ -149,6 +154,10 @@ class MemoryDriver:
                 raise ConflictError(f"blob {key!r} has the etag {stored.etag!r}, expected {etag!r}", hint="look at it again")
             del container.blobs[key]
             return True
+
+    def sign_reads(self, blobs: Sequence[tuple[str, str]], *, starts_at: datetime, expires_at: datetime) -> list[str]:
+        """Raise `InvalidInputError`: there is nobody to ask for a blob."""
+        raise no_signing_error(self.url)
 
     def find_principal(self) -> None:
         """Return None: nobody is asked who they are here."""

@@ -88,6 +88,18 @@ def read_range(driver: BlobDriver, read: RangeRead) -> list[tuple[bytes, memoryv
     return found
 
 
+def read_into(driver: BlobDriver, read: RangeRead, target: memoryview) -> None:
+    """Make one planned request into memory of the caller's, as long as the range; what comes is not checked.
+
+    Raises:
+        CorruptionError: the blob is gone or too short.
+    """
+    try:
+        driver.read_range_into(read.key, read.offset_bytes, target)
+    except NotFoundError as err:
+        raise _missing_error(read.key, read.members[0].digest_raw) from err
+
+
 def read_ranges(
     driver: BlobDriver, plan: Iterable[RangeRead], *, limits: Limits = TRANSFER_LIMITS
 ) -> Iterator[tuple[bytes, memoryview]]:
@@ -156,15 +168,24 @@ def _read(driver: BlobDriver, key: str, offset_bytes: int, length_bytes: int, di
     try:
         return driver.read_range(key, offset_bytes, length_bytes)
     except NotFoundError as err:
-        raise CorruptionError(f"object {Digest.from_raw(digest_raw)} is missing: no blob {key!r}", hint=_HINT) from err
+        raise _missing_error(key, digest_raw) from err
+
+
+def _missing_error(key: str, digest_raw: bytes) -> CorruptionError:
+    return CorruptionError(f"object {Digest.from_raw(digest_raw)} is missing: no blob {key!r}", hint=_HINT)
 
 
 def _check(item: Wanted, found_raw: bytes) -> None:
     if found_raw != item.digest_raw:
-        expected, found = Digest.from_raw(item.digest_raw), Digest.from_raw(found_raw)
-        raise CorruptionError(
-            f"object {expected} in blob {item.placement.key!r} is corrupt: expected {expected}, read {found}", hint=_HINT
-        )
+        raise damage_error(item, found_raw)
+
+
+def damage_error(item: Wanted, found_raw: bytes) -> CorruptionError:
+    """Return the error that says what an object's bytes have for a digest instead of the right one."""
+    expected, found = Digest.from_raw(item.digest_raw), Digest.from_raw(found_raw)
+    return CorruptionError(
+        f"object {expected} in blob {item.placement.key!r} is corrupt: expected {expected}, read {found}", hint=_HINT
+    )
 
 
 _HINT = "run: vds fsck"

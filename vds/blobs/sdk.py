@@ -18,7 +18,7 @@ from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
 from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 from azure.core.pipeline.transport import RequestsTransport
 from azure.identity import DefaultAzureCredential
-from azure.storage.blob import ContainerClient, ExponentialRetry
+from azure.storage.blob import BlobServiceClient, ContainerClient, ExponentialRetry
 
 from vds.blobs.answers import Asked, answer_error, no_answer_error, no_token_error, retry_after_s
 from vds.blobs.credential import Credential
@@ -89,27 +89,35 @@ def open_client(
     Raises:
         InvalidInputError: the certificates that the environment names are not there.
     """
+    session, options = _open_session(location, pace, sleep)
+    return session, ContainerClient(location.account_url, location.container, credential, **options)
+
+
+def open_service(location: AzureLocation, credential: Any, pace: Pace) -> tuple[requests.Session, BlobServiceClient]:
+    """Return a client for the account and the session to close; as `open_client` else."""
+    session, options = _open_session(location, pace, time.sleep)
+    return session, BlobServiceClient(location.account_url, credential, **options)
+
+
+def _open_session(location: AzureLocation, pace: Pace, sleep: Callable[[float], None]) -> tuple[requests.Session, dict[str, Any]]:
     logging.getLogger("urllib3.connectionpool").addFilter(_redact_urls)
     certificates = find_certificates(os.environ) if location.is_encrypted else True
     session = requests.Session()
     for scheme in ("https://", "http://"):
         session.mount(scheme, requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=CONNECTIONS_MAX))
     timeouts: dict[str, Any] = {"connection_timeout": CONNECT_TIMEOUT_S, "read_timeout": READ_TIMEOUT_S}
-    client = ContainerClient(
-        location.account_url,
-        location.container,
-        credential,
-        transport=_Transport(pace, sleep, session=session, session_owner=False, connection_verify=certificates, **timeouts),
+    options = {
+        "transport": _Transport(pace, sleep, session=session, session_owner=False, connection_verify=certificates, **timeouts),
         # Waits of 2, 4, 8, 16 and 32 s; a connection is tried thrice, so a misspelt account shows in a few seconds.
-        retry_policy=_Retry(
+        "retry_policy": _Retry(
             initial_backoff=0, increment_base=2, retry_total=5, retry_connect=2, retry_status=5, random_jitter_range=1
         ),
-        api_version=API_VERSION,
-        max_single_put_size=REQUEST_BYTES_MAX,
-        max_single_get_size=REQUEST_BYTES_MAX,
+        "api_version": API_VERSION,
+        "max_single_put_size": REQUEST_BYTES_MAX,
+        "max_single_get_size": REQUEST_BYTES_MAX,
         **timeouts,
-    )
-    return session, client
+    }
+    return session, options
 
 
 @contextmanager

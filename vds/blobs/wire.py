@@ -1,7 +1,7 @@
 """Keep-alive connections to one host: a request goes out and its answer comes back, at the price of the system calls.
 
 Guarantees:
-- a body is never copied, and goes out in pieces, each with the whole timeout: a slow line is not a dead one;
+- a body is never copied, and goes out and comes in in pieces, each with the whole timeout: a slow line is not a dead one;
 - a connection carries one request at a time, and is used again only after a whole answer; the last one used comes first;
 - one that the server closed meanwhile is replaced without an error;
 - thread-safe without a lock; a forked child opens connections of its own.
@@ -11,6 +11,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import socket
@@ -23,7 +24,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection, RemoteDisconnected
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from vds.blobs.driver import Buffer
 from vds.blobs.http1 import Answer, read_answer
@@ -33,6 +34,8 @@ CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
 """For each piece sent or received, not for the whole."""
 PIECE_BYTES = 1 << 20
+WHOLE_BYTES_MIN = 64 * 1024
+"""From here on a body is received in one system call."""
 IDLE_CONNECTIONS_MAX = 64
 IDLE_S_MAX = 60.0
 """Load balancers and routers forget quiet connections after some minutes without telling; what is sent then just disappears."""
@@ -56,13 +59,16 @@ class Wire:
     def __repr__(self) -> str:
         return f"Wire({self._route.authority!r})"
 
-    def exchange(self, head: bytes, body: Buffer = b"", *, body_bytes_max: int = 0) -> Answer | None:
+    def exchange(
+        self, head: bytes, body: Buffer = b"", *, body_bytes_max: int = 0, target: memoryview | None = None
+    ) -> Answer | None:
         """Send one request and return its answer; None when no connection could be made, for a reason other than time.
 
         Args:
             head: request line and headers, up to and with the empty line.
             body: what follows; as many bytes as the head says.
             body_bytes_max: the longest body of an answer that is read.
+            target: takes the body of an answer, see `read_answer`.
 
         Raises:
             TimeoutError: nothing moved for the time allowed.
@@ -72,7 +78,7 @@ class Wire:
         connection = self._find_idle()
         while connection is not None:
             try:
-                return self._exchange_over(connection, head, view, body_bytes_max)
+                return self._exchange_over(connection, head, view, body_bytes_max, target)
             except (BrokenPipeError, ConnectionResetError, RemoteDisconnected, ssl.SSLEOFError):
                 # The server closed it between two requests, as it may: no trouble, and the others may be closed as well.
                 connection = self._find_idle()
@@ -82,15 +88,17 @@ class Wire:
             raise
         except (OSError, HTTPException):
             return None
-        return self._exchange_over(connection, head, view, body_bytes_max)
+        return self._exchange_over(connection, head, view, body_bytes_max, target)
 
     def close(self) -> None:
         """Close the connections that are idle; idempotent, and later requests open new ones."""
         _close_all(self._idle)
 
-    def _exchange_over(self, connection: _Connection, head: bytes, body: memoryview, body_bytes_max: int) -> Answer:
+    def _exchange_over(
+        self, connection: _Connection, head: bytes, body: memoryview, body_bytes_max: int, target: memoryview | None
+    ) -> Answer:
         try:
-            answer = connection.exchange(head, body, body_bytes_max)
+            answer = connection.exchange(head, body, body_bytes_max, target)
         except BaseException:  # Ctrl-C too: half of an answer may still be on its way
             connection.close()
             raise
@@ -134,19 +142,20 @@ class _Connection:
             raise
         self.socket: socket.socket = self._http.sock
         self.socket.settimeout(READ_TIMEOUT_S)
-        self._stream: BinaryIO = self.socket.makefile("rb")
         self._sends_whole = route.context is None and hasattr(self.socket, "sendmsg") and sys.platform != "win32"
         if self._sends_whole:
             limit = struct.pack("@ll", int(READ_TIMEOUT_S), int(READ_TIMEOUT_S % 1 * 1_000_000))
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self._stream: BinaryIO = io.BufferedReader(_Incoming(self.socket)) if self._sends_whole else self.socket.makefile("rb")
         self.idle_since_s = 0.0
 
-    def exchange(self, head: bytes, body: memoryview, body_bytes_max: int) -> Answer:
+    def exchange(self, head: bytes, body: memoryview, body_bytes_max: int, target: memoryview | None) -> Answer:
         try:
             self._send(head, body)
         except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError) as err:
             return self._read_early_answer(err)
-        return read_answer(self._stream, body_bytes_max)
+        return read_answer(self._stream, body_bytes_max, target)
 
     def close(self) -> None:
         self._stream.close()
@@ -183,6 +192,31 @@ class _Connection:
         except (OSError, HTTPException):
             raise err from None
         return Answer(answer.status, answer.headers, answer.body, is_last=True)
+
+
+class _Incoming(io.RawIOBase):
+    """What a socket receives. Much at once comes in one system call, where the socket itself keeps the timeout.
+
+    Otherwise 8 MiB are a hundred calls, and each gives the interpreter away and waits for whoever has it then.
+    """
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any, /) -> int:
+        if len(target) < WHOLE_BYTES_MIN:
+            return self._socket.recv_into(target)
+        self._socket.settimeout(None)
+        try:
+            # When the time is up it returns what has come, and fails only if that is nothing.
+            return self._socket.recv_into(target, 0, socket.MSG_WAITALL)
+        except BlockingIOError as err:
+            raise TimeoutError("the service sends no more of its answer") from err
+        finally:
+            self._socket.settimeout(READ_TIMEOUT_S)
 
 
 def _close_all(idle: deque[_Connection]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 from vds._version import __version__
-from vds.cli import change, check, datasets, history, read, stores, transactions, transfer, upload
+from vds.cli import cache, change, check, datasets, history, lock, read, share, stores, transactions, transfer, upload
 from vds.cli.errors import (
     EXIT_BUG,
     EXIT_CLOSED_PIPE,
@@ -48,7 +48,7 @@ def cli() -> None:
     """Keep every version of the files that jobs write; read the good one; undo a bad one."""
 
 
-for _module in (stores, upload, transfer, read, history, change, datasets, transactions, check):
+for _module in (stores, upload, transfer, share, read, history, change, datasets, lock, transactions, check, cache):
     _module.add_to(cli)
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from vds.cli.errors import OutputClosedError
-from vds.errors import NoSpaceError, redact
+from vds.errors import NoSpaceError, NotFoundError, redact
 
 if TYPE_CHECKING:
     from vds.store import Store
@@ -55,6 +55,17 @@ class Shell:
         import vds  # here, and lazily inside: a command that only prints help opens no database
 
         return vds.connect(self.store, index=self.index, read_only=read_only)
+
+    def connect_if_named(self, *, read_only: bool = False) -> Store | None:
+        """Open the store as `connect` does, or return None when neither the options, the environment nor a file names one."""
+        from vds.config import find_store_settings
+
+        if self.store is None and "VDS_STORE" not in os.environ:
+            try:
+                find_store_settings(index=self.index)
+            except NotFoundError:
+                return None
+        return self.connect(read_only=read_only)
 
     def note(self, text: str) -> None:
         """Say something beside the answer, on stderr, unless asked to be quiet."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +18,7 @@ from vds.cli.text import count_text, size_text
 if TYPE_CHECKING:
     from vds.ops.checkout import CheckoutResult
     from vds.ops.download import DownloadResult
+    from vds.store import Version
 
 
 def add_to(group: click.Group) -> None:
@@ -23,6 +26,26 @@ def add_to(group: click.Group) -> None:
     _add_download(group)
     _add_checkout(group)
     _add_status(group)
+
+
+def _lock_options(function: Callable[..., None]) -> Callable[..., None]:
+    function = click.option("--lock-file", metavar="PATH", help="The vds.lock for --locked, which it implies.")(function)
+    return click.option("--locked", is_flag=True, help="Take the version that vds.lock has; see `vds lock`.")(function)
+
+
+@contextmanager
+def _version(shell: Shell, ref: str, locked: bool, lock_file: str | None) -> Iterator[Version]:
+    """Give the version that a ref means, or that it is locked to: then what it means by now is not even asked."""
+    import vds
+
+    if not locked and lock_file is None:
+        with shell.connect(read_only=True) as store:
+            yield store.get(ref)
+        return
+    lock = vds.load_lock(lock_file)
+    opened = shell.connect_if_named(read_only=True)
+    with nullcontext() if opened is None else opened:
+        yield lock.get(ref, opened)
 
 
 def _add_download(group: click.Group) -> None:
@@ -33,6 +56,7 @@ def _add_download(group: click.Group) -> None:
             "vds download customers:prod data/",
             "vds download team/raw@12/images data/images --allow '*.png'",
             "vds download customers:prod data/ --dry-run",
+            "vds download customers:prod data/ --locked",
         ),
         interrupted=PLACE_STATE,
     )
@@ -41,17 +65,17 @@ def _add_download(group: click.Group) -> None:
     @options.allow
     @options.ignore
     @options.dry_run
-    def download(shell: Shell, ref: str, directory: str, allow_patterns: Any, ignore_patterns: Any, dry_run: bool) -> None:
+    @_lock_options
+    def download(shell: Shell, ref: str, directory: str, dry_run: bool, **given: Any) -> None:
         """Copy a version, or a part of it, into DIR.
 
         Other files in DIR are left alone.
         """
-        with shell.connect(read_only=True) as store:
-            version = store.get(ref)
+        with _version(shell, ref, given["locked"], given["lock_file"]) as version:
             result = version.download(
                 directory,
-                allow_patterns=options.patterns(allow_patterns),
-                ignore_patterns=options.patterns(ignore_patterns),
+                allow_patterns=options.patterns(given["allow_patterns"]),
+                ignore_patterns=options.patterns(given["ignore_patterns"]),
                 show_progress=shell.shows_progress,
                 dry_run=dry_run,
             )
@@ -73,13 +97,13 @@ def _add_checkout(group: click.Group) -> None:
     @click.argument("directory", metavar="DIR")
     @click.option("--force", is_flag=True, help="Replace files that were edited here, too.")
     @options.dry_run
-    def checkout(shell: Shell, ref: str, directory: str, force: bool, dry_run: bool) -> None:
+    @_lock_options
+    def checkout(shell: Shell, ref: str, directory: str, force: bool, dry_run: bool, **given: Any) -> None:
         """Make DIR equal to a version.
 
         Files that vds never placed there stay, and are listed.
         """
-        with shell.connect(read_only=True) as store:
-            version = store.get(ref)
+        with _version(shell, ref, given["locked"], given["lock_file"]) as version:
             result = version.checkout(directory, force=force, show_progress=shell.shows_progress, dry_run=dry_run)
             _answer(shell, version.uri, directory, result, "would check out" if dry_run else "checked out")
 

@@ -1,20 +1,28 @@
-"""From what a person types to one visible version."""
+"""From what a person types to one visible version.
+
+With VDS_AS_OF set (`VDS_AS_OF=$(vds now)`), every ref that can move means what it meant at that moment: in this process, in those
+it starts, and wherever the variable is passed on to. Writes do not look at it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from vds.engine.doors import Doors
 from vds.engine.namespaces import get_namespace
-from vds.errors import NotFoundError
+from vds.errors import InvalidInputError, NotFoundError
 from vds.index.database import Connection, now_us
 from vds.index.datasets import DatasetRow, ReleaseRow, find_dataset, find_release, find_tag, list_releases
 from vds.index.stores import NamespaceRow, read_namespace
 from vds.index.versions import VersionRow, find_point, get_version
 from vds.model.moment import micros_of
 from vds.model.path import join
-from vds.model.ref import DatasetRef, NamespaceRef, Point, Ref, format_moment
+from vds.model.ref import DatasetRef, NamespaceRef, Point, Ref, format_moment, parse_moment
+
+AS_OF_VARIABLE = "VDS_AS_OF"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +31,7 @@ class Resolution:
 
     Attributes:
         path: where in the version the ref points: a release may be of a directory.
-        is_pinned: whether it will mean the same for ever.
+        is_pinned: whether it will mean the same for ever, or for as long as VDS_AS_OF stays as it is.
     """
 
     namespace: NamespaceRow
@@ -33,35 +41,86 @@ class Resolution:
     is_pinned: bool
 
 
-def resolve(doors: Doors, ref: Ref, path: str = "") -> Resolution:
-    """Return the version that `ref` means, seen from `path` below it.
+def find_as_of(environ: Mapping[str, str] = os.environ) -> datetime | None:
+    """Return the moment that VDS_AS_OF pins this run to, or None when it is not set.
 
     Raises:
-        NotFoundError: there is no such namespace, version, dataset, release or tag.
-        InvalidInputError: a digest prefix fits several versions.
+        InvalidInputError: it is set to something else, or to nothing.
     """
+    text = environ.get(AS_OF_VARIABLE)
+    if text is None:
+        return None
+    try:
+        return parse_moment(text)
+    except InvalidInputError as err:
+        # Empty it is mostly when `vds now` did not get through: to go on would let each step see something else.
+        raise InvalidInputError(
+            f"{AS_OF_VARIABLE} is {text!r}, which is not a moment", hint=f"set it with {AS_OF_VARIABLE}=$(vds now), or unset it"
+        ) from err
+
+
+def resolve(doors: Doors, ref: Ref, path: str = "") -> Resolution:
+    """Return the version that `ref` means, seen from `path` below it; a ref that can move, as of VDS_AS_OF where that is set.
+
+    Raises:
+        NotFoundError: there is no such namespace, version, dataset, release or tag (or was none at that moment).
+        InvalidInputError: a digest prefix fits several versions; VDS_AS_OF is no moment, or it or the ref's own is to come.
+    """
+    as_of = None if _is_fixed(ref) else find_as_of()
+    if as_of is None:
+        return _resolve(doors, ref, path)
+    moment = _moment_of(ref)
+    found = _resolve(doors, ref, path) if moment is not None else _resolve_as_of(doors, ref, path, as_of)
+    if not found.is_pinned:
+        raise InvalidInputError(
+            f"{format_moment(moment or as_of)} is still to come by the clock of this store's index, so it pins nothing",
+            hint=f"take the moment from this store: {AS_OF_VARIABLE}=$(vds now)",
+        )
+    return found
+
+
+def resolve_point(doors: Doors, name: str, point: Point) -> Resolution:
+    """Return the version of the namespace `name` at a point; as `resolve`."""
+    return resolve(doors, NamespaceRef(name, point))
+
+
+def _is_fixed(ref: Ref) -> bool:
+    return ref.point.is_fixed if isinstance(ref, NamespaceRef) else ref.release is not None
+
+
+def _moment_of(ref: Ref) -> datetime | None:
+    return ref.point.moment if isinstance(ref, NamespaceRef) else ref.moment
+
+
+def _resolve_as_of(doors: Doors, ref: Ref, path: str, as_of: datetime) -> Resolution:
+    try:
+        if isinstance(ref, DatasetRef):
+            return _resolve(doors, replace(ref, moment=as_of), path)
+        found = _resolve(doors, replace(ref, point=replace(ref.point, moment=as_of)), path)
+        if found.version.number + ref.point.back == 0:
+            # Not version 0: a name that is being claimed while the moment passes is not there for who asks too early.
+            raise NotFoundError(f"namespace {ref.name!r} had no version at {format_moment(as_of)}")
+    except NotFoundError as err:
+        # It may well be there today.
+        err.hint = f"{AS_OF_VARIABLE} pins this run to {format_moment(as_of)}: unset it, or name the version by its number"
+        raise
+    return found
+
+
+def _resolve(doors: Doors, ref: Ref, path: str) -> Resolution:
     if isinstance(ref, NamespaceRef):
-        return _resolve_namespace(doors, ref, path)
+        namespace = get_namespace(doors, ref.name)
+        with doors.index.read() as connection:
+            pinned = _is_fixed(ref) or _has_passed(connection, ref.point.moment)
+            version = find_point(connection, namespace, ref.point)
+        return Resolution(namespace, version, None, path, pinned)
     with doors.index.read() as connection:
+        pinned = _is_fixed(ref) or _has_passed(connection, ref.moment)  # before the look, or it might pass between the two
         dataset = get_dataset(connection, doors, ref.name)
         release = get_release(connection, dataset, ref)
         namespace = read_namespace(connection, release.namespace_id)
         version = get_version(connection, namespace, release.version)
-        fixed = ref.release is not None or _has_passed(connection, ref.moment)
-    return Resolution(namespace, version, release, join(release.path, path), fixed)
-
-
-def _resolve_namespace(doors: Doors, ref: NamespaceRef, path: str) -> Resolution:
-    namespace = get_namespace(doors, ref.name)
-    with doors.index.read() as connection:
-        version = find_point(connection, namespace, ref.point)
-        fixed = ref.point.is_fixed or _has_passed(connection, ref.point.moment)
-    return Resolution(namespace, version, None, path, fixed)
-
-
-def resolve_point(doors: Doors, name: str, point: Point) -> Resolution:
-    """Return the version of the namespace `name` at a point."""
-    return _resolve_namespace(doors, NamespaceRef(name, point), "")
+    return Resolution(namespace, version, release, join(release.path, path), pinned)
 
 
 def _has_passed(connection: Connection, moment: datetime | None) -> bool:

@@ -29,11 +29,17 @@ _BLOCKED = {errno.ELOOP, errno.ENOTDIR, errno.EMLINK}  # what systems say of a s
 
 @dataclass(eq=False)
 class Folder:
-    """One open directory; `descriptor` is None where directories cannot be opened."""
+    """One open directory.
+
+    Attributes:
+        descriptor: None where directories cannot be opened.
+        is_new: whether this process made it, since when it has been open.
+    """
 
     path: str
     descriptor: int | None
     users: int = 0
+    is_new: bool = False
     is_forgotten: bool = False
 
     def at(self, name: str) -> str:
@@ -119,6 +125,7 @@ def _close(folder: Folder) -> None:
 
 
 def _open_root(root: str, create: bool) -> Folder:
+    is_new = create and not os.path.lexists(root)
     if create:
         try:
             os.makedirs(root, exist_ok=True)
@@ -127,7 +134,7 @@ def _open_root(root: str, create: bool) -> Folder:
     found = os.stat(root)
     if not stat.S_ISDIR(found.st_mode):
         raise ConflictError(f"{root!r} is not a directory", hint="choose another directory")
-    return Folder(root, os.open(root, os.O_RDONLY | os.O_DIRECTORY) if HAS_DIR_FD else None)
+    return Folder(root, os.open(root, os.O_RDONLY | os.O_DIRECTORY) if HAS_DIR_FD else None, is_new=is_new)
 
 
 def _enter(parent: Folder, path: str, create: bool) -> Folder:
@@ -138,9 +145,13 @@ def _enter(parent: Folder, path: str, create: bool) -> Folder:
         if not create:
             raise
     # Another thread or process may be faster: whatever it made is checked like any other.
+    is_new = False
     with suppress(FileExistsError):
         os.mkdir(parent.at(name), dir_fd=parent.descriptor)
-    return _step(parent, name, path)
+        is_new = True
+    folder = _step(parent, name, path)
+    folder.is_new = is_new
+    return folder
 
 
 def _step(parent: Folder, name: str, path: str) -> Folder:

@@ -9,31 +9,23 @@ Guarantees:
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import stat
 import threading
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count
 from types import TracebackType
-from typing import NoReturn
 
 from vds.errors import ConflictError, InvalidInputError, NoSpaceError
-from vds.files.folders import Folder, Folders
+from vds.files.clone import clone, copy_checked, open_source
+from vds.files.folders import Folders
+from vds.files.placer import CREATE, READ, Buffer, Placer, Stamp, explained, refuse_other_kinds
 from vds.files.read import hash_descriptor
 from vds.files.scan import OWN_DIRECTORY
 from vds.files.workdir import WorkDirectory, remove_empty
 from vds.model.entry import MODE_EXECUTABLE, MODE_FILE
 from vds.model.path import entry_path, find_unholdable, is_under
-
-Buffer = bytes | bytearray | memoryview
-
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-_READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +47,23 @@ class Target:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self._folders = Folders(os.fspath(root))
         self._work: WorkDirectory | None = None
+        self._placer: Placer | None = None
         self._lock = threading.Lock()
-        self._numbers = count()
 
     @property
     def root(self) -> str:
         """The directory's absolute path."""
         return self._folders.root
+
+    def is_empty(self) -> bool:
+        """Return whether there is nothing in the directory, or no directory."""
+        try:
+            with os.scandir(self.root) as found:
+                return next(found, None) is None
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False  # whoever reads or writes it finds out why
 
     def open(self) -> None:
         """Make the directory and check that it can be written; done by the first `place` otherwise.
@@ -72,33 +74,73 @@ class Target:
         """
         self._open_work()
 
-    def place(self, path: str, chunks: Iterable[Buffer], *, mode: int, modified_ns: int) -> int:
+    @property
+    def placer(self) -> Placer:
+        """What writes files here; made with the directory, as `open` does."""
+        self._open_work()
+        assert self._placer is not None
+        return self._placer
+
+    @property
+    def work_path(self) -> str:
+        """The directory of temporary files, relative to the root; made as `open` does."""
+        return self._open_work().path
+
+    def place(self, path: str, chunks: Iterable[Buffer], *, mode: int, modified_ns: int) -> Stamp:
         """Write a file and put it at `path`, in place of the regular file that may stand there.
 
         Returns:
-            The mtime as the file system keeps it, which may be coarser than `modified_ns`.
+            By what it is known again.
 
         Raises:
             ConflictError: something that is not a regular file stands there, or on the way.
             NoSpaceError: the disk is full.
             OSError: the system refused; as with all errors, what stood at `path` is still there.
         """
-        directory, name = _split(path)
-        source = self._open_work().folder
-        temporary = f"{next(self._numbers):x}"
-        with self._folders.open(directory, create=True) as folder:
-            _refuse_other_kinds(folder, name, path)
-            try:
-                stored_ns = _write(source, temporary, chunks, mode, modified_ns)
-                # A crash before this line leaves the old file, one after it the new one.
-                os.replace(source.at(temporary), folder.at(name), src_dir_fd=source.descriptor, dst_dir_fd=folder.descriptor)
-            except BaseException as err:
-                with suppress(OSError):
-                    os.unlink(source.at(temporary), dir_fd=source.descriptor)
-                if isinstance(err, OSError):
-                    _raise_explained(err, path)
-                raise
-        return stored_ns
+        return self.placer.place(path, chunks, mode=mode, modified_ns=modified_ns)
+
+    def place_file(
+        self,
+        path: str,
+        source: str | os.PathLike[str],
+        *,
+        size_bytes: int,
+        digest_raw: bytes,
+        mode: int,
+        modified_ns: int,
+        is_linked: bool = False,
+    ) -> Stamp:
+        """Put a file with the content of `source` at `path`: sharing its bytes where the disk can, else a copy, as `place` does.
+
+        Bytes that are shared are not read, but for the length of the file; those that are copied are checked.
+
+        Args:
+            path: where to.
+            source: a regular file of this content, which nobody writes to.
+            size_bytes: its size.
+            digest_raw: its digest.
+            mode: of the new file.
+            modified_ns: its mtime.
+            is_linked: where bytes cannot be shared make it a second name of `source`, with the mode (read-only) and mtime of that
+                one; an executable file, which it would not be then, is copied.
+
+        Raises:
+            CorruptionError: `source` has another size, or turned out to have another content.
+            FileNotFoundError: `source` is not there.
+            ConflictError, NoSpaceError, OSError: as `place`.
+        """
+        placer = self.placer
+        placer.check_place(path)
+        descriptor = open_source(source, size_bytes)
+        try:
+            with explained(path), placer.begin(mode) as temporary:
+                if not clone(descriptor, temporary.descriptor):
+                    if is_linked and mode == MODE_FILE and placer.link(temporary, source):
+                        return placer.finish(temporary, path, None)
+                    copy_checked(descriptor, temporary.descriptor, digest_raw)
+                return placer.finish(temporary, path, modified_ns)
+        finally:
+            os.close(descriptor)
 
     def remove(self, path: str) -> bool:
         """Remove a regular file and the directories that are empty then; False when it was not there.
@@ -109,7 +151,7 @@ class Target:
         directory, name = _split(path)
         try:
             with self._folders.open(directory) as folder:
-                _refuse_other_kinds(folder, name, path)
+                refuse_other_kinds(folder, name, path)
                 os.unlink(folder.at(name), dir_fd=folder.descriptor)
         except FileNotFoundError:
             return False
@@ -149,7 +191,7 @@ class Target:
             with self._folders.open(directory) as folder:
                 if not stat.S_ISREG(os.stat(folder.at(name), dir_fd=folder.descriptor, follow_symlinks=False).st_mode):
                     return None
-                descriptor = os.open(folder.at(name), _READ, dir_fd=folder.descriptor)
+                descriptor = os.open(folder.at(name), READ, dir_fd=folder.descriptor)
         except (FileNotFoundError, ConflictError):
             return None
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -157,23 +199,47 @@ class Target:
         os.close(descriptor)
         return None
 
-    def check_space(self, needed_bytes: int) -> None:
+    def round_up(self, sizes_bytes: Iterable[int]) -> int:
+        """Return how much room files of these sizes take up: whole blocks of the file system."""
+        block_bytes = self._room()[1]
+        return sum([-(-size_bytes // block_bytes) for size_bytes in sizes_bytes]) * block_bytes
+
+    def check_space(self, needed_bytes: int, *, files: int = 0, replaced_bytes: int = 0) -> None:
         """Check that the disk has room.
+
+        Args:
+            needed_bytes: for everything that is to be placed.
+            files: how many those are.
+            replaced_bytes: of files that are replaced, to be named in the error: each is freed only once the new one is there.
 
         Raises:
             NoSpaceError: it has not.
         """
-        existing = self.root
-        while not os.path.exists(existing):
-            existing = os.path.dirname(existing)
-        free_bytes = shutil.disk_usage(existing).free
+        free_bytes, _, free_files = self._room()
+        reasons = []
         if needed_bytes > free_bytes:
+            later = f" (and {replaced_bytes} in files that are freed only as they are replaced)" if replaced_bytes else ""
+            reasons.append(f"{needed_bytes} bytes and has {free_bytes} free{later}")
+        if free_files is not None and files > free_files:
+            reasons.append(f"{files} files and has room for {free_files}")
+        if reasons:
             raise NoSpaceError(
-                f"{self.root!r} needs {needed_bytes} bytes and has {free_bytes} free",
+                f"{self.root!r} needs {' and '.join(reasons)}",
                 needed_bytes=needed_bytes,
                 free_bytes=free_bytes,
                 hint="free some space, or choose another disk",
             )
+
+    def _room(self) -> tuple[int, int, int | None]:
+        """Return the free bytes, the size of a block, and how many files can be made, where that has a limit."""
+        existing = self.root
+        while not os.path.exists(existing):
+            existing = os.path.dirname(existing)
+        if not hasattr(os, "statvfs"):
+            return shutil.disk_usage(existing).free, 1, None
+        found = os.statvfs(existing)
+        block_bytes = found.f_frsize or 1
+        return found.f_bavail * block_bytes, block_bytes, found.f_favail if found.f_files else None
 
     def find_unholdable(self, paths: Iterable[str]) -> dict[str, str]:
         """Return the paths that cannot be placed here, each with the reason; `paths` come sorted.
@@ -192,7 +258,7 @@ class Target:
         """Remove what was temporary; idempotent."""
         if self._work is not None:
             self._work.close()
-            self._work = None
+            self._work = self._placer = None
         self._folders.close()
 
     def __enter__(self) -> Target:
@@ -207,16 +273,18 @@ class Target:
         with self._lock:
             if self._work is None:
                 try:
-                    self._work = WorkDirectory(self._folders)
+                    work = WorkDirectory(self._folders)
                 except OSError as err:
                     raise InvalidInputError(
                         f"{self.root!r} cannot be written: {err.strerror or err}", hint="choose a directory that you may write"
                     ) from err
+                self._placer = Placer(self._folders, work.folder)
+                self._work = work
             return self._work
 
     def _is_case_blind(self) -> bool:
         folder = self._open_work().folder
-        os.close(os.open(folder.at("case-probe"), _CREATE, 0o600, dir_fd=folder.descriptor))
+        os.close(os.open(folder.at("case-probe"), CREATE, 0o600, dir_fd=folder.descriptor))
         try:
             os.stat(folder.at("CASE-PROBE"), dir_fd=folder.descriptor)
         except FileNotFoundError:
@@ -230,39 +298,3 @@ def _split(path: str) -> tuple[str, str]:
     # Parsed again although every caller has parsed it: a path from a damaged or hostile store must not climb out of the root.
     directory, _, name = entry_path(path).rpartition("/")
     return directory, name
-
-
-def _refuse_other_kinds(folder: Folder, name: str, path: str) -> None:
-    try:
-        found = os.stat(folder.at(name), dir_fd=folder.descriptor, follow_symlinks=False)
-    except FileNotFoundError:
-        return
-    if not stat.S_ISREG(found.st_mode):
-        kind = "a directory" if stat.S_ISDIR(found.st_mode) else "a symlink" if stat.S_ISLNK(found.st_mode) else "not a file"
-        raise ConflictError(f"{path!r} is {kind} there", paths=(path,), hint="move it away, or choose another directory")
-
-
-def _write(folder: Folder, name: str, chunks: Iterable[Buffer], mode: int, modified_ns: int) -> int:
-    descriptor = os.open(folder.at(name), _CREATE, mode, dir_fd=folder.descriptor)
-    try:
-        for chunk in chunks:
-            view = memoryview(chunk)
-            while view:
-                view = view[os.write(descriptor, view) :]
-        # A file system may not hold such a time (before 1970, say); the file matters more than its date.
-        with suppress(OSError, OverflowError):
-            os.utime(descriptor if os.utime in os.supports_fd else folder.at(name), ns=(modified_ns, modified_ns))
-        os.fsync(descriptor)
-        return os.fstat(descriptor).st_mtime_ns
-    finally:
-        os.close(descriptor)
-
-
-def _raise_explained(err: OSError, path: str) -> NoReturn:
-    if err.errno in _FULL:
-        raise NoSpaceError(f"the disk is full: {path!r} could not be written", hint="free some space, then run it again") from err
-    if err.errno == errno.EXDEV:
-        raise ConflictError(
-            f"{path!r} is on another disk than the directory it is placed in", paths=(path,), hint="use that disk's directory"
-        ) from err
-    raise err

@@ -30,7 +30,8 @@ class WorkDirectory:
 
     def __init__(self, folders: Folders) -> None:
         self._folders = folders
-        self._path = f"{RUNS_DIRECTORY}/{secrets.token_hex(10)}"
+        self.path = f"{RUNS_DIRECTORY}/{secrets.token_hex(10)}"
+        """Relative to the root."""
         self._lock_descriptor = -1
         for attempt in range(_ATTEMPTS_MAX):
             try:
@@ -42,7 +43,7 @@ class WorkDirectory:
                 if attempt == _ATTEMPTS_MAX - 1:
                     raise
             folders.forget(OWN_DIRECTORY)
-        self.folder = folders.borrow(self._path)
+        self.folder = folders.borrow(self.path)
         """The open directory; valid until `close`."""
 
     def close(self) -> None:
@@ -53,13 +54,13 @@ class WorkDirectory:
         self._lock_descriptor = -1
         self._folders.give_back(self.folder)
         with suppress(FileNotFoundError):
-            with self._folders.open(self._path) as own:
+            with self._folders.open(self.path) as own:
                 for name in _names(own):
                     os.unlink(own.at(name), dir_fd=own.descriptor)
-            remove_empty(self._folders, self._path)
+            remove_empty(self._folders, self.path)
 
     def _is_locked(self) -> bool:
-        with self._folders.open(self._path, create=True) as own:
+        with self._folders.open(self.path, create=True) as own:
             self._lock_descriptor = os.open(own.at(_LOCK), _FLAGS, 0o600, dir_fd=own.descriptor)
             if sys.platform != "win32":
                 with suppress(OSError):  # no locks on this file system: then age decides

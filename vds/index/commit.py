@@ -25,6 +25,7 @@ from vds.errors import ConflictError, InvalidInputError
 from vds.index.conflicts import PATHS_SHOWN_MAX, OnTouched, Rules, judge_touched
 from vds.index.cursors import look_up_by_key
 from vds.index.database import now_us
+from vds.index.moments import stamp_us
 from vds.index.needs import BlobsGone, Need, hold_all, hold_needs
 from vds.index.plan import Area, Counts, count_changes, mark_changed
 from vds.index.queue import QueuedRecord, add_record
@@ -262,7 +263,7 @@ def _created_at(connection: Connection, area: Area, parent: int) -> datetime:
         text("SELECT created_us FROM version WHERE store_id = :s AND namespace_id = :n AND number = :v"),
         area.binds(0, v=parent),
     ).scalar_one_or_none()
-    return moment_of(max(now_us(connection), (earlier or 0) + 1))
+    return moment_of(max(stamp_us(connection, area.store_id), (earlier or 0) + 1))
 
 
 def add_version(connection: Connection, area: Area, record: VersionRecord, digest: bytes) -> None:

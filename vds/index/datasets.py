@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection, Row
 
 from vds.errors import ConflictError
 from vds.index.database import now_us
+from vds.index.moments import stamp_us
 from vds.index.queue import VISIBLE_SQL, QueuedRecord, add_record
 from vds.model.moment import moment_of
 from vds.model.ref import format_moment
@@ -310,7 +311,7 @@ def _add_event(connection: Connection, dataset: DatasetRow, store_uid: str, even
         text("SELECT created_us FROM tag_event WHERE store_id = :s AND dataset_id = :d AND number = :e"),
         {"s": dataset.store_id, "d": dataset.id, "e": dataset.head},
     ).scalar_one_or_none()
-    created_us = max(now_us(connection), (earlier or 0) + 1)
+    created_us = max(stamp_us(connection, dataset.store_id), (earlier or 0) + 1)
     body = canonical_json(
         {
             "format": 1,

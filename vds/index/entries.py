@@ -8,24 +8,16 @@ from typing import Any, NamedTuple
 from sqlalchemy import bindparam, text
 from sqlalchemy.engine import Connection
 
-from vds.index.cursors import BATCH_ROWS, fetch_all, look_up_by_key
+from vds.index.cursors import BATCH_ROWS, fetch_all, fetch_batches, look_up_by_key
 from vds.index.plan import Area, prefix_condition, touched_sql
 from vds.model.batch import batched
+from vds.model.entry import EntryRow as EntryRow
+from vds.model.entry import NumberedRow
 from vds.model.path import range_below
 
 _COLUMNS = "e.path, e.digest, e.size_bytes, e.mode, e.modified_ns"
 # The sum keeps both databases from ix_entry_first, which would have to be sorted: see `vds.index.plan`.
 _LIVE = "e.store_id = :s AND e.namespace_id = :n AND e.first_version + 0 <= :v AND e.end_version > :v"
-
-
-class EntryRow(NamedTuple):
-    """One file of a version, as the index holds it."""
-
-    path: str
-    digest: bytes
-    size_bytes: int
-    mode: int
-    modified_ns: int
 
 
 class ChangeOfRow(NamedTuple):
@@ -51,17 +43,14 @@ class At(NamedTuple):
 PAGE_ROWS = 4096
 
 
-def read_page(connection: Connection, at: At, path: str = "", after: str = "") -> list[EntryRow]:
-    """Return the next entries that are `path` or below it and sort after `after`, at most a page, by path.
+def read_page(connection: Connection, at: At, path: str = "", after: str = "", *, limit: int = PAGE_ROWS) -> list[EntryRow]:
+    """Return the next entries that are `path` or below it and sort after `after`, at most `limit`, by path.
 
     A version never changes, so pages read on different connections fit together: nobody holds one while a slow reader thinks.
     """
     under, binds = prefix_condition("e.path", path)
-    rows = connection.execute(
-        text(f"SELECT {_COLUMNS} FROM entry e WHERE {_LIVE} AND {under} AND e.path > :after ORDER BY e.path LIMIT {PAGE_ROWS}"),
-        at.binds(after=after, **binds),
-    )
-    return [EntryRow(row[0], bytes(row[1]), row[2], row[3], row[4]) for row in rows]
+    statement = f"SELECT {_COLUMNS} FROM entry e WHERE {_LIVE} AND {under} AND e.path > :after ORDER BY e.path LIMIT :limit"
+    return list(map(EntryRow._make, fetch_all(connection, statement, at.binds(after=after, limit=limit, **binds))))
 
 
 def read_entries(connection: Connection, at: At, path: str = "") -> Iterator[EntryRow]:
@@ -73,6 +62,22 @@ def read_entries(connection: Connection, at: At, path: str = "") -> Iterator[Ent
     )
     for found, digest, size_bytes, mode, modified_ns in rows:
         yield EntryRow(found, bytes(digest), size_bytes, mode, modified_ns)
+
+
+def read_placed_entries(connection: Connection, at: At) -> Iterator[NumberedRow]:
+    """Yield all entries of a version, by path, each with where its bytes lie; served by pk_entry and pk_object."""
+    look_up_by_key(connection)
+    for rows in fetch_batches(connection, _PLACED, at.binds()):
+        for path, digest, size_bytes, mode, modified_ns, blob_id, offset_bytes in rows:
+            yield NumberedRow(EntryRow(path, digest, size_bytes, mode, modified_ns), blob_id, offset_bytes or 0)
+
+
+_PLACED = (
+    f"SELECT {_COLUMNS}, o.blob_id, o.offset_bytes FROM entry e"
+    # One of another length cannot be it: as if there were none.
+    " LEFT JOIN object o ON o.store_id = e.store_id AND o.digest = e.digest AND o.length_bytes = e.size_bytes"
+    f" WHERE {_LIVE} ORDER BY e.path"
+)
 
 
 ViewRow = tuple[str, bytes, int, int]

@@ -65,6 +65,17 @@ def find_placements(connection: Connection, store_id: int, digests: Iterable[byt
     return found
 
 
+def find_keys(connection: Connection, blob_ids: Sequence[int]) -> dict[int, str]:
+    """Return the keys of these blobs; 500 a query, served by pk_blob."""
+    found: dict[int, str] = {}
+    for batch in batched(blob_ids, LOOKUP_BATCH):
+        found.update((row.id, row.key) for row in connection.execute(_KEYS, {"ids": batch}))
+    return found
+
+
+_KEYS = text("SELECT id, key FROM blob WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
+
+
 def find_live(connection: Connection, store_id: int, digests: Iterable[bytes]) -> set[bytes]:
     """Return which of these objects need not be sent: those with a live blob; served by pk_object."""
     found: set[bytes] = set()

@@ -74,6 +74,14 @@ def list_records(
     return [QueuedRecord(row.line, row.owner_id, row.number, row.key, bytes(row.body)) for row in rows]
 
 
+def list_places(connection: Connection, store_id: int) -> set[tuple[str, int, int]]:
+    """Return line, owner and number of every queued version and event; the store's own records show nothing to readers."""
+    rows = connection.execute(
+        text("SELECT line, owner_id, number FROM journal_queue WHERE store_id = :s AND line <> 'store'"), {"s": store_id}
+    )
+    return {(row.line, row.owner_id, row.number) for row in rows}
+
+
 def find_lowest(connection: Connection, store_id: int, line: Line, owner_id: int) -> int | None:
     """Return the lowest number of a line that is not known to be written, or None when all are."""
     lowest: int | None = connection.execute(

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from vds.model.digest import Digest
 from vds.model.path import EntryPath
 
 MODE_FILE = 0o644
 MODE_EXECUTABLE = 0o755
+
+
+class EntryRow(NamedTuple):
+    """One file of a version, as indexes hold it: the path is that of the whole version, the digest raw."""
+
+    path: str
+    digest: bytes
+    size_bytes: int
+    mode: int
+    modified_ns: int
+
+
+class NumberedRow(NamedTuple):
+    """One file of a version, and where its bytes lie: in the blob of this number; None when they lie nowhere."""
+
+    entry: EntryRow
+    blob: int | None
+    offset_bytes: int
+
 
 ChangeKind = Literal["added", "modified", "removed"]
 

@@ -7,18 +7,21 @@ touched; one that was changed since it was placed is neither overwritten nor rem
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from vds.errors import ConflictError, DownloadError, NotFoundError, failures_message
+from vds.files.outcome import Outcome
 from vds.files.place import Target
-from vds.files.record import PlacedRecord, PlacedRow, find_record, merge_rows, put_record
+from vds.files.record import PlacedRecord, expected_row, find_record, merge_rows, placed_row, put_record
 from vds.model.entry import Entry
 from vds.model.path import EntryPath
-from vds.ops.compare import CheckoutPlan, Spot, compare, plan_checkout
-from vds.ops.placing import ObjectSource, Outcome, PlacedFile, check_target, place_entries
+from vds.model.patterns import Patterns, path_filter
+from vds.ops.compare import CheckoutPlan, Spot, compare, find_foreign, plan_checkout
+from vds.ops.placing import ObjectSource, check_target, place_entries
 from vds.pipeline import TRANSFER_LIMITS, Limits
 from vds.progress import Progress, SilentProgress
 
@@ -59,12 +62,23 @@ class CheckoutResult:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a directory differs from what was checked out into it; paths are sorted."""
+    """How a directory differs from what was checked out into it; paths are sorted.
+
+    Attributes:
+        uri: of the version.
+        added: what vds did not place. Where only a part was checked out, files of the rest of the version count too.
+        modified: files that are not what they were, and what stands in their place.
+        removed: files that are gone.
+        allow_patterns: which files of the version were checked out; None for all.
+        ignore_patterns: which were not.
+    """
 
     uri: str
     added: tuple[str, ...]
     modified: tuple[str, ...]
     removed: tuple[str, ...]
+    allow_patterns: tuple[str, ...] | None = None
+    ignore_patterns: tuple[str, ...] | None = None
 
     @property
     def is_clean(self) -> bool:
@@ -79,6 +93,9 @@ def checkout(
     progress: Progress,
     *,
     uri: str,
+    digest: str = "",
+    allow_patterns: Patterns = None,
+    ignore_patterns: Patterns = None,
     force: bool = False,
     dry_run: bool = False,
     limits: Limits = TRANSFER_LIMITS,
@@ -86,12 +103,19 @@ def checkout(
 ) -> CheckoutResult:
     """Make `dst` equal to `entries`, but for files that vds never placed there.
 
+    With patterns, it becomes equal to the part of them that they select: a file that vds placed before and that is now left out
+    is removed, as any other that is no longer wanted. Where just this was checked out last, and nothing was touched since,
+    nothing is read: neither the files nor `entries`.
+
     Args:
         source: of the objects.
-        entries: sorted by path; paths are relative to `dst`.
+        entries: sorted by path; paths are relative to `dst`. Best lazy.
         dst: made if it is not there. One checkout at a time may run in it.
         progress: is told of stages, files and bytes.
         uri: of the version, for the record.
+        digest: of the history of the version: with `uri` it says which entries these are. Without it they are always read.
+        allow_patterns: see `vds.model.patterns`.
+        ignore_patterns: likewise.
         force: overwrite and remove files that were changed here; and overwrite, never remove, files that vds did not place.
         dry_run: only decide.
         limits: on workers and bytes in flight.
@@ -104,15 +128,25 @@ def checkout(
         UnavailableError: the service does not answer; the same call goes on from there.
     """
     begun_s = clock()
+    wanted = path_filter(allow_patterns, ignore_patterns)
+    after = PlacedRecord(uri, True, [], digest, _listed(allow_patterns), _listed(ignore_patterns))
     with Target(dst) as target:
         before = find_record(target) or PlacedRecord("", True, [])
         progress.stage("comparing")
-        plan = plan_checkout(compare(target, entries, before.rows, progress), force=force)
-        _check_plan(plan, target.root)
-        if not dry_run:
-            check_target(target, plan.to_place, sorted([entry.path for entry in plan.to_place] + [row.path for row in plan.kept]))
-            progress.stage("checking out", files=len(plan.to_place), bytes=sum(entry.size_bytes for entry in plan.to_place))
-            _carry_out(target, plan, before, uri, partial(place_entries, source, target, progress=progress, limits=limits))
+        foreign = find_foreign(target.root, before.rows) if before.complete and before.asks_for(after) else None
+        if foreign is not None:
+            plan = CheckoutPlan((), (), tuple(before.rows), foreign, (), ())
+        else:
+            chosen = entries if wanted.takes_all else (entry for entry in entries if wanted.takes(entry.path))
+            if target.is_empty():
+                plan = CheckoutPlan(tuple(chosen), (), (), (), (), ())
+            else:
+                plan = plan_checkout(compare(target, chosen, before.rows, progress), force=force)
+            _check_plan(plan, target.root)
+            if not dry_run:
+                _check_target(target, plan)
+                progress.stage("checking out", files=len(plan.to_place), bytes=sum(entry.size_bytes for entry in plan.to_place))
+                _carry_out(target, plan, before, after, partial(place_entries, source, target, progress=progress, limits=limits))
     return CheckoutResult(
         files=len(plan.to_place) + len(plan.kept),
         placed=len(plan.to_place),
@@ -124,6 +158,15 @@ def checkout(
         plan=plan,
         dry_run=dry_run,
     )
+
+
+def _listed(patterns: Patterns) -> tuple[str, ...] | None:
+    return (patterns,) if isinstance(patterns, str) else None if patterns is None else tuple(patterns)
+
+
+def _check_target(target: Target, plan: CheckoutPlan) -> None:
+    paths = sorted([entry.path for entry in plan.to_place] + [row.path for row in plan.kept])
+    check_target(target, plan.to_place, paths, removed_bytes=plan.removed_bytes, replaced_bytes=plan.replaced_bytes)
 
 
 def _check_plan(plan: CheckoutPlan, root: str) -> None:
@@ -147,28 +190,27 @@ def _named(paths: tuple[str, ...]) -> str:
 
 
 def _carry_out(
-    target: Target, plan: CheckoutPlan, before: PlacedRecord, uri: str, place: Callable[[tuple[Entry, ...]], Outcome]
+    target: Target,
+    plan: CheckoutPlan,
+    before: PlacedRecord,
+    after: PlacedRecord,
+    place: Callable[..., Outcome],
 ) -> None:
-    expected = [_row(entry, entry.modified_ns) for entry in plan.to_place]
-    if plan.to_place or plan.to_remove:
-        # A crash anywhere after this line leaves a record that knows both what was there and what was to be there.
-        put_record(target, PlacedRecord(uri, False, merge_rows(before.rows, plan.kept, expected)))
-    for path in plan.to_remove:  # first, as a directory that becomes a file must be empty by then
-        target.remove(path)
-    outcome = place(plan.to_place)
+    def prepare() -> None:
+        if plan.to_place or plan.to_remove:
+            expected = map(expected_row, plan.to_place)
+            rows = merge_rows(before.rows, plan.kept, expected) if before.rows or plan.kept else expected
+            # A crash anywhere after this line leaves a record that knows both what was there and what was to be there.
+            put_record(target, replace(after, complete=False), rows)
+        for path in plan.to_remove:  # first, as a directory that becomes a file must be empty by then
+            target.remove(path)
+
+    outcome = place(plan.to_place, prepare=prepare)
     if outcome.failures:
         raise DownloadError(failures_message("checked out", outcome.failures), failures=outcome.failures)
-    rows = merge_rows(plan.kept, (_placed_row(file) for file in outcome.placed))
-    if (uri, True, rows) != (before.uri, before.complete, before.rows):
-        put_record(target, PlacedRecord(uri, True, rows))
-
-
-def _placed_row(file: PlacedFile) -> PlacedRow:
-    return _row(file.entry, file.modified_ns)
-
-
-def _row(entry: Entry, modified_ns: int) -> PlacedRow:
-    return PlacedRow(entry.path, entry.digest, entry.size_bytes, entry.mode, modified_ns)
+    after = replace(after, rows=merge_rows(plan.kept, (placed_row(file.entry, file.stamp) for file in outcome.placed)))
+    if after != before:
+        put_record(target, after)
 
 
 def status(dst: str | os.PathLike[str] = ".") -> Status:
@@ -184,13 +226,22 @@ def status(dst: str | os.PathLike[str] = ".") -> Status:
             raise NotFoundError(f"nothing was checked out into {target.root!r}", hint=f"vds checkout REF {target.root}")
         if not record.complete:
             raise ConflictError(
-                f"the checkout of {record.uri} into {target.root!r} did not end", hint=f"vds checkout {record.uri} {target.root}"
+                f"the checkout of {record.uri} into {target.root!r} did not end", hint=_command(record, target.root)
             )
+        foreign = find_foreign(target.root, record.rows)
+        if foreign is not None:
+            return Status(record.uri, foreign, (), (), record.allow_patterns, record.ignore_patterns)
         wanted = [Entry(row.path, row.digest, row.size_bytes, row.mode, row.modified_ns) for row in record.rows]
-        return _describe(record.uri, compare(target, wanted, record.rows, SilentProgress()))
+        return _describe(record, compare(target, wanted, record.rows, SilentProgress()))
 
 
-def _describe(uri: str, spots: Iterable[Spot]) -> Status:
+def _command(record: PlacedRecord, root: str) -> str:
+    patterns = [("--allow", pattern) for pattern in record.allow_patterns or ()]
+    patterns += [("--ignore", pattern) for pattern in record.ignore_patterns or ()]
+    return " ".join(["vds checkout", record.uri, root, *(f"{option} {shlex.quote(pattern)}" for option, pattern in patterns)])
+
+
+def _describe(record: PlacedRecord, spots: Iterable[Spot]) -> Status:
     added, modified, removed = [], [], []
     for spot in spots:
         if spot.entry is None:
@@ -199,4 +250,5 @@ def _describe(uri: str, spots: Iterable[Spot]) -> Status:
             removed.append(spot.path)
         elif not spot.is_equal:
             modified.append(spot.path)
-    return Status(uri, tuple(added), tuple(modified), tuple(removed))
+    paths = tuple(added), tuple(modified), tuple(removed)
+    return Status(record.uri, *paths, record.allow_patterns, record.ignore_patterns)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
+from vds.errors import InvalidInputError
 from vds.files.place import Target
-from vds.files.record import PlacedRow
-from vds.files.scan import ScanReport, SourceFile, scan_directory
+from vds.files.placer import Stamp
+from vds.files.record import PlacedRow, read_row
+from vds.files.scan import OWN_DIRECTORY, ScanReport, SourceFile, scan_directory
 from vds.model.batch import grouped
 from vds.model.entry import Entry
-from vds.model.path import EntryPath, ancestors
+from vds.model.path import EntryPath, ancestors, entry_path
 from vds.pipeline import HASH_WORKERS, parallel_map
 from vds.progress import Progress
 
@@ -22,25 +25,25 @@ _HASHED_AT_ONCE = 64
 _HASHED_BYTES = 8 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A regular file in the directory.
 
     Attributes:
         size_bytes: when it was looked at.
-        modified_ns: likewise.
+        stamp: likewise.
         mode: None where the system keeps none.
         digest_raw: of its bytes; None when its size alone says that it differs from everything it could equal.
+        read_at_ns: when it began to be read; 0 when the record said what it is.
     """
 
     size_bytes: int
-    modified_ns: int
+    stamp: Stamp
     mode: int | None
     digest_raw: bytes | None = None
+    read_at_ns: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Spot:
+class Spot(NamedTuple):
     """One path: what the version wants there, what vds placed there (two rows after a crash), and what is there.
 
     Attributes:
@@ -80,6 +83,8 @@ class CheckoutPlan:
         foreign: what vds never placed and the version has not.
         changed: what would be lost, and therefore forbids the checkout.
         blocked: entries for which a foreign file stands in the way; they forbid it as well.
+        removed_bytes: of the files to remove, which are gone before the first one is placed.
+        replaced_bytes: of the files that others take the place of, each gone only then.
     """
 
     to_place: tuple[Entry, ...]
@@ -88,6 +93,8 @@ class CheckoutPlan:
     foreign: tuple[str, ...]
     changed: tuple[EntryPath, ...]
     blocked: tuple[EntryPath, ...]
+    removed_bytes: int = 0
+    replaced_bytes: int = 0
 
 
 def plan_checkout(spots: Iterable[Spot], *, force: bool) -> CheckoutPlan:
@@ -97,6 +104,7 @@ def plan_checkout(spots: Iterable[Spot], *, force: bool) -> CheckoutPlan:
     kept: list[PlacedRow] = []
     foreign: list[str] = []
     changed: list[EntryPath] = []
+    removed_bytes = replaced_bytes = 0
     for spot in spots:
         if spot.entry is None and not spot.rows:
             foreign.append(spot.path)
@@ -105,15 +113,31 @@ def plan_checkout(spots: Iterable[Spot], *, force: bool) -> CheckoutPlan:
         elif spot.entry is None:
             if spot.found is not None:
                 to_remove.append(spot.path)
+                removed_bytes += spot.found.size_bytes
         elif spot.is_equal:
-            assert spot.found is not None
-            entry = spot.entry
-            kept.append(PlacedRow(entry.path, entry.digest, entry.size_bytes, entry.mode, spot.found.modified_ns))
+            kept.append(_kept_row(spot))
         else:
             to_place.append(spot.entry)
+            replaced_bytes += spot.found.size_bytes if spot.found is not None else 0
     return CheckoutPlan(
-        tuple(to_place), tuple(to_remove), tuple(kept), tuple(foreign), tuple(changed), tuple(_find_blocked(to_place, foreign))
+        tuple(to_place),
+        tuple(to_remove),
+        tuple(kept),
+        tuple(foreign),
+        tuple(changed),
+        tuple(_find_blocked(to_place, foreign)),
+        removed_bytes,
+        replaced_bytes,
     )
+
+
+def _kept_row(spot: Spot) -> PlacedRow:
+    entry, found = spot.entry, spot.found
+    assert entry is not None
+    assert found is not None
+    if found.read_at_ns:
+        return read_row(entry, found.stamp, found.read_at_ns)
+    return PlacedRow(entry.path, entry.digest, entry.size_bytes, entry.mode, *found.stamp)
 
 
 def _find_blocked(to_place: list[Entry], foreign: list[str]) -> Iterator[EntryPath]:
@@ -127,8 +151,8 @@ def _find_blocked(to_place: list[Entry], foreign: list[str]) -> Iterator[EntryPa
 def compare(target: Target, entries: Iterable[Entry], rows: Iterable[PlacedRow], progress: Progress) -> list[Spot]:
     """Return every path that is wanted, recorded or there, sorted.
 
-    A file whose size and mtime are those that vds left it with is taken for unchanged; others are read, in parallel, when their
-    size allows them to be equal to anything.
+    A file that the record knows (see `PlacedRow.fits`) is taken for unchanged; others are read, in parallel, when their size
+    allows them to be equal to anything.
     """
     report = ScanReport()
     present = scan_directory(target.root, report, follow_symlinks=False) if os.path.isdir(target.root) else iter(())
@@ -136,22 +160,66 @@ def compare(target: Target, entries: Iterable[Entry], rows: Iterable[PlacedRow],
     odd = {*report.failures, *report.symlinked_directories}
     unread = [index for index, spot in enumerate(spots) if spot.found and spot.found.digest_raw is None and _may_equal(spot)]
 
-    def read(indices: list[int]) -> list[tuple[int, bytes | None]]:
-        found = [(index, target.find_digest(spots[index].path)) for index in indices]
+    def read(indices: list[int]) -> list[tuple[int, bytes | None, int]]:
+        read_at_ns = time.time_ns()
+        found = [(index, target.find_digest(spots[index].path), read_at_ns) for index in indices]
         progress.add(files=len(indices))
         return found
 
     groups = grouped(unread, lambda index: _size(spots[index]), count_max=_HASHED_AT_ONCE, bytes_max=_HASHED_BYTES)
     for group in parallel_map(read, groups, workers=HASH_WORKERS):
-        for index, digest_raw in group:
+        for index, digest_raw, read_at_ns in group:
             found = spots[index].found
             assert found is not None
-            spots[index] = replace(spots[index], found=replace(found, digest_raw=digest_raw))
+            spots[index] = spots[index]._replace(found=found._replace(digest_raw=digest_raw, read_at_ns=read_at_ns))
     return _with_odd(spots, odd) if odd else spots
 
 
+def find_foreign(root: str, rows: Sequence[PlacedRow]) -> tuple[str, ...] | None:
+    """Return the paths that are there and not in `rows`, if all that are in them are as they were; else None.
+
+    It looks at each file once and reads none. Whatever is not plain (a symlink, a name that cannot be an entry) is None too.
+    """
+    known: dict[str, tuple[int, ...]] = {row.path: row[2:] for row in rows}
+    if len(known) != len(rows):
+        return None
+    foreign: list[str] = []
+    left = len(rows)
+    directories = [("", root)]
+    try:
+        while directories:
+            prefix, directory = directories.pop()
+            with os.scandir(directory) as items:
+                for item in items:
+                    path = prefix + item.name
+                    row = known.get(path)
+                    if row is not None:
+                        found = item.stat(follow_symlinks=False)
+                        size_bytes, _, modified_ns, changed_ns, inode = row
+                        # A file of the same ctime has the type and the mode that it had.
+                        if (
+                            found.st_mtime_ns != modified_ns
+                            or found.st_ctime_ns != changed_ns
+                            or found.st_size != size_bytes
+                            or found.st_ino != inode
+                            or not changed_ns
+                        ):
+                            return None
+                        left -= 1
+                    elif item.is_dir(follow_symlinks=False):
+                        if path != OWN_DIRECTORY:
+                            directories.append((f"{path}/", item.path))
+                    elif item.is_file(follow_symlinks=False) and entry_path(path) == path:
+                        foreign.append(path)
+                    else:
+                        return None
+    except (OSError, InvalidInputError):
+        return None
+    return None if left else tuple(sorted(foreign))
+
+
 def _with_odd(spots: list[Spot], odd: set[str]) -> list[Spot]:
-    marked = [replace(spot, is_odd=True) if spot.path in odd else spot for spot in spots]
+    marked = [spot._replace(is_odd=True) if spot.path in odd else spot for spot in spots]
     known = {spot.path for spot in spots}
     marked += [Spot(EntryPath(path), None, (), None, is_odd=True) for path in odd - known]
     return sorted(marked, key=lambda spot: spot.path)
@@ -179,10 +247,9 @@ def _merge(entries: Iterable[Entry], rows: Iterable[PlacedRow], files: Iterable[
 
 def _found(file: SourceFile, rows: list[PlacedRow]) -> Found:
     mode = None if os.name == "nt" else file.mode
-    for row in rows:
-        if (file.size_bytes, file.modified_ns) == (row.size_bytes, row.modified_ns):
-            return Found(file.size_bytes, file.modified_ns, mode, row.digest.raw)
-    return Found(file.size_bytes, file.modified_ns, mode)
+    stamp = Stamp(file.modified_ns, file.changed_ns, file.inode)
+    digest_raw = next((row.digest.raw for row in rows if row.fits(file)), None)
+    return Found(file.size_bytes, stamp, mode, digest_raw)
 
 
 def _size(spot: Spot) -> int:

@@ -27,19 +27,26 @@ class Present:
     Attributes:
         digest_raw: None when it is not worth knowing, since the sizes differ already.
         mode: None where the system keeps none.
+        size_bytes: of a regular file.
     """
 
     digest_raw: bytes | None
     mode: int | None
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadPlan:
-    """What a download does, each list in the order of the paths."""
+    """What a download does, each list in the order of the paths.
+
+    Attributes:
+        replaced_bytes: of the files that others take the place of, each gone only then.
+    """
 
     to_add: tuple[Entry, ...]
     to_replace: tuple[Entry, ...]
     unchanged: tuple[Entry, ...]
+    replaced_bytes: int = 0
 
     @property
     def to_place(self) -> tuple[Entry, ...]:
@@ -114,7 +121,8 @@ def download(
         progress.stage("comparing", files=len(chosen))
         plan = plan_download(chosen, find_present(target, chosen, progress))
         if not dry_run:
-            check_target(target, plan.to_place, (entry.path for entry in chosen))
+            paths = (entry.path for entry in chosen)
+            check_target(target, plan.to_place, paths, replaced_bytes=plan.replaced_bytes)
             progress.stage("downloading", files=len(plan.to_place), bytes=plan.size_bytes)
             outcome = place_entries(source, target, plan.to_place, progress, limits=limits)
             if outcome.failures:
@@ -133,6 +141,7 @@ def download(
 def plan_download(entries: Iterable[Entry], present: Mapping[str, Present]) -> DownloadPlan:
     """Decide for each entry whether its file is added, replaced or left as it is."""
     to_add, to_replace, unchanged = [], [], []
+    replaced_bytes = 0
     for entry in entries:
         found = present.get(entry.path)
         if found is None:
@@ -141,12 +150,13 @@ def plan_download(entries: Iterable[Entry], present: Mapping[str, Present]) -> D
             unchanged.append(entry)
         else:
             to_replace.append(entry)
-    return DownloadPlan(tuple(to_add), tuple(to_replace), tuple(unchanged))
+            replaced_bytes += found.size_bytes
+    return DownloadPlan(tuple(to_add), tuple(to_replace), tuple(unchanged), replaced_bytes)
 
 
 def find_present(target: Target, entries: Iterable[Entry], progress: Progress) -> dict[str, Present]:
     """Return what stands at the paths of `entries`; only files of the right size are read, in parallel."""
-    if not os.path.isdir(target.root):
+    if target.is_empty():
         return {}
 
     def examine(batch: list[Entry]) -> list[tuple[str, Present]]:
@@ -155,7 +165,9 @@ def find_present(target: Target, entries: Iterable[Entry], progress: Progress) -
             state = target.find_state(entry.path)
             if state is not None:
                 same_size = state.is_file and state.size_bytes == entry.size_bytes
-                found.append((entry.path, Present(target.find_digest(entry.path) if same_size else None, state.mode)))
+                digest_raw = target.find_digest(entry.path) if same_size else None
+                size_bytes = state.size_bytes if state.is_file else 0
+                found.append((entry.path, Present(digest_raw, state.mode, size_bytes)))
         progress.add(files=len(batch))
         return found
 

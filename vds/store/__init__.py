@@ -2,6 +2,7 @@
 
 from vds.store.connect import connect, join, upgrade_index
 from vds.store.dataset import Dataset, Release
+from vds.store.lock import Lock, load_lock
 from vds.store.namespace import Namespace
 from vds.store.results import UploadResult
 from vds.store.store import Store
@@ -10,6 +11,7 @@ from vds.store.version import Version
 
 __all__ = [
     "Dataset",
+    "Lock",
     "Namespace",
     "Part",
     "Release",
@@ -19,5 +21,6 @@ __all__ = [
     "Version",
     "connect",
     "join",
+    "load_lock",
     "upgrade_index",
 ]

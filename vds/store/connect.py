@@ -6,6 +6,7 @@ import atexit
 import base64
 import binascii
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -18,16 +19,20 @@ from vds.blobs.driver import BlobDriver
 from vds.blobs.open import open_driver
 from vds.config import data_directory, find_store_settings, is_network_file_system
 from vds.engine.doors import Doors
-from vds.errors import FormatError, InvalidInputError
+from vds.errors import FormatError, InvalidInputError, UnavailableError
 from vds.index.database import Database
 from vds.model.format import FORMAT_PREFIX, FormatRecord
 from vds.ops.open import EMBEDDED, create_store, find_format, not_a_store, open_doors, other_index
 from vds.store.handle import Address, Handle, find_handle, keep_handle
+from vds.store.kept import find_offline
 from vds.store.store import Store
 from vds.store.transaction import TOKEN_PREFIX, Transaction
 
 INDEX_PLACE = Path(".vds-index") / "index.sqlite"
 """Where a directory store keeps its embedded index; the directory driver lists no name that begins with a dot."""
+
+
+_log = logging.getLogger(__name__)
 
 
 def connect(
@@ -54,18 +59,26 @@ def connect(
         InvalidInputError: the url does not parse, or another index than the store's own was given.
         FormatError: store or index need another version of vds, or the index is older than its store.
         AccessDeniedError: the credential was refused.
-        UnavailableError: the container or the index does not answer.
+        UnavailableError: the container or the index does not answer, and this machine's cache has no version of the store. With
+            one it opens all the same, for reading: pinned versions are found in the cache, anything else raises this then.
     """
     settings = find_store_settings(None if url is None else os.fspath(url), index)
     if create and read_only:
         raise InvalidInputError("create=True writes, read_only=True forbids it", hint="create the store first")
     blobs = open_driver(settings.url, credential)
-    record = find_format(blobs, read_only=read_only)
-    if record is None:
-        if not create:
-            raise not_a_store(blobs.url)
-        record = _create(blobs, settings.index)
-    doors = _open(blobs, record, settings.index, read_only=read_only)
+    try:
+        record = find_format(blobs, read_only=read_only)
+        if record is None:
+            if not create:
+                raise not_a_store(blobs.url)
+            record = _create(blobs, settings.index)
+        doors = _open(blobs, record, settings.index, read_only=read_only)
+    except UnavailableError as err:
+        handle = None if create else find_offline(Address(blobs.url, settings.index or "", True), reopen)
+        if handle is None:
+            raise
+        _log.warning("%s: only versions that this machine has kept can be read now", err.message)
+        return Store(handle)
     address = Address(blobs.url, _recorded(doors.index, record), read_only)
     return Store(keep_handle(Handle(address, reopen, doors)))
 

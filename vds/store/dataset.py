@@ -222,13 +222,13 @@ class Dataset:
             if target.dataset.casefold() != self.name.casefold():
                 raise InvalidInputError(f"{target.uri} is not a release of {self.name!r}")
             target = target.number
-        if isinstance(target, str) and (parse_int(target) is not None or target == LATEST):
-            target = parse_int(target) or self.releases()[0].number
-        if isinstance(target, int):
-            resolution = resolve(self._handle.doors, DatasetRef(self.name, release=target))
-            assert resolution.release is not None
-            return self._release(resolution.release)
-        return self.register(target)
+        is_release = isinstance(target, str) and (parse_int(target) is not None or target == LATEST)
+        if not isinstance(target, int) and not is_release:
+            return self.register(target)
+        ref = DatasetRef(self.name, release=target) if isinstance(target, int) else parse_release(self.name, str(target))
+        resolution = resolve(self._handle.doors, ref)
+        assert resolution.release is not None
+        return self._release(resolution.release)
 
     def _row(self, connection: Connection) -> DatasetRow:
         return get_dataset(connection, self._handle.doors, self.name)

@@ -2,7 +2,8 @@
 
 Guarantees:
 - thread-safe; a forked child opens connections of its own;
-- a pickled handle holds addresses only: the other process finds its credentials where this one would have.
+- a pickled handle holds addresses only: the other process finds its credentials where this one would have;
+- who only reads blobs, or the cache of this machine, opens no index.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from weakref import WeakValueDictionary
 
+from vds.blobs.driver import BlobDriver
+from vds.blobs.open import open_driver
 from vds.engine.doors import Doors
 from vds.engine.session import Intent
+from vds.files.cache import Cache, open_cache
 from vds.provenance import author, collect_provenance
 
 AUTHOR_VARIABLE = "VDS_AUTHOR"
@@ -45,8 +50,11 @@ class Handle:
         self.address = address
         self._opener = opener
         self._doors = doors
+        self._blobs: BlobDriver | None = None
         self._lock = threading.Lock()
         self._author: str | None = None
+        self.is_offline = False
+        """Whether its container did not answer when it was to be opened: what this machine has kept can be read all the same."""
 
     @property
     def doors(self) -> Doors:
@@ -58,6 +66,22 @@ class Handle:
             if self._doors is None:
                 self._doors = self._opener(self.address)
             return self._doors
+
+    @property
+    def blobs(self) -> BlobDriver:
+        """The container, without its index; no call is made."""
+        opened = self._doors or self._blobs
+        if opened is not None:
+            return opened.blobs if isinstance(opened, Doors) else opened
+        with self._lock:
+            if self._blobs is None:
+                self._blobs = open_driver(self.address.url)
+            return self._blobs
+
+    @cached_property
+    def cache(self) -> Cache | None:
+        """The cache of this machine; None where there is none."""
+        return open_cache()
 
     def intent(self, **said: Any) -> Intent:
         """Return what a caller says about a write, with who and where this is."""
@@ -74,9 +98,12 @@ class Handle:
         """Let go of connections; the next use opens them again."""
         with self._lock:
             doors, self._doors = self._doors, None
+            blobs, self._blobs = self._blobs, None
         if doors is not None:
             doors.blobs.close()
             doors.index.close()
+        if blobs is not None:
+            blobs.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (find_handle, (self.address, self._opener))

@@ -6,6 +6,7 @@ from vds.engine.resolve import resolve
 from vds.errors import InvalidInputError
 from vds.model.ref import parse_ref_path
 from vds.store.handle import Handle
+from vds.store.kept import get_kept
 from vds.store.version import Version
 
 
@@ -16,8 +17,12 @@ def find_version(handle: Handle, ref: str) -> Version:
         InvalidInputError: the ref does not parse.
         NotFoundError: there is no such version.
         EntryNotFoundError: there is nothing at its path.
+        UnavailableError: the store does not answer, and the version is not kept on this machine.
     """
     parsed, path = parse_ref_path(ref)
+    if handle.is_offline:
+        kept = get_kept(handle, parsed)
+        return kept.at(path) if path else kept
     resolution = resolve(handle.doors, parsed, path)
     version = Version(handle, resolution)
     return version.at(resolution.path) if resolution.path else version

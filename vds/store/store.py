@@ -19,6 +19,7 @@ from vds.model.moment import moment_of
 from vds.model.path import EntryPath
 from vds.model.ref import Point, parse_ref_path
 from vds.ops.doctor import Report, examine
+from vds.ops.now import now
 from vds.store.dataset import Dataset
 from vds.store.handle import Handle
 from vds.store.namespace import Namespace, NamespaceInfo
@@ -35,7 +36,7 @@ class Resolved:
         requested: the ref as it was typed.
         release: the release's number, when the ref named a dataset.
         path: where in the version it points.
-        pinned: whether it will mean the same for ever.
+        pinned: whether it will mean the same for ever, or for as long as VDS_AS_OF stays as it is.
     """
 
     requested: str
@@ -145,6 +146,19 @@ class Store:
             path=EntryPath(found.path),
             pinned=found.is_pinned,
         )
+
+    def now(self) -> datetime:
+        """Return the present moment of this store, in UTC: what VDS_AS_OF takes, so that all steps of a run see the same data.
+
+        Everything acknowledged before the call is part of it, and whatever shows later has a later time: each ref that can move
+        has one answer as of this moment, whoever asks and when. It holds up no writer.
+
+        Raises:
+            UnavailableError: a commit under way, or the record of one, took longer than 10 s, or the database's clock was set
+                back: it stands behind what was recorded. One that is set back after this returned breaks the promise.
+            AccessDeniedError: the index is a standby of its database, or an embedded one that may not be written.
+        """
+        return now(self._handle.doors)
 
     def namespaces(self, prefix: str = "") -> list[NamespaceInfo]:
         """Return the namespaces called `prefix` or `prefix/…` that have a version, by name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from http.client import RemoteDisconnected
 from itertools import repeat
 from xml.etree import ElementTree
@@ -48,13 +49,18 @@ class Service(Wire):
         self.now_s = 0.0
         self.pace = Pace(4, 32, clock=lambda: self.now_s)
 
-    def exchange(self, head: bytes, body: Buffer = b"", *, body_bytes_max: int = 0) -> Answer | None:
+    def exchange(
+        self, head: bytes, body: Buffer = b"", *, body_bytes_max: int = 0, target: memoryview | None = None
+    ) -> Answer | None:
         self.heads.append(head.decode())
         self.bodies.append(bytes(body))
         self.limits.append(body_bytes_max)
         outcome = next(self.outcomes)
         if isinstance(outcome, BaseException):
             raise outcome
+        if target is not None and outcome is not None and outcome.body is not None and len(outcome.body) == len(target):
+            target[:] = outcome.body
+            return replace(outcome, body=b"", is_filled=True)
         return outcome
 
     def sleep(self, seconds: float) -> None:
@@ -176,6 +182,25 @@ class TestReads:
     )
     def test_what_is_not_what_was_asked_for_is_left_to_the_sdk(self, outcome: Answer, length: int | None) -> None:
         assert self.read(outcome, length=length)[0] is None
+
+    @pytest.mark.parametrize(
+        ("outcome", "is_read"),
+        [
+            (answer(206, {"content-range": "bytes 2-4/9"}, b"llo"), True),
+            (answer(206, {"content-range": "bytes 1-3/9"}, b"ell"), False),
+            (answer(206, {"content-range": "bytes 2-3/4"}, b"ll"), False),
+            (answer(206, {}, b"llo"), False),
+            (answer(206, {"content-range": "bytes 2-4/9", "content-encoding": "gzip"}, b"llo"), False),
+            (answer(200, {"content-range": "bytes 2-4/9"}, b"llo"), False),
+            (answer(404), False),
+        ],
+    )
+    def test_a_range_into_memory(self, outcome: Answer, is_read: bool) -> None:
+        hot, service = calls(outcome)
+        target = bytearray(3)
+        assert hot.get_range_into(ASKED, "/data/a", 2, memoryview(target)) is is_read
+        assert bytes(target) == b"llo" or not is_read
+        assert "\r\nx-ms-range: bytes=2-4\r\n" in service.heads[0]
 
     def test_half_an_answer_is_asked_for_again(self) -> None:
         hot, service = calls(RemoteDisconnected("x"), answer(206, {"content-range": "bytes 2-4/9"}, b"llo"))

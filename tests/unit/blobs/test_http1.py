@@ -68,6 +68,34 @@ def test_a_body_is_read_up_to_the_limit_asked_for() -> None:
     assert read(data, size_bytes - 1)[0].body is None
 
 
+def test_a_body_goes_where_it_is_wanted_and_no_further() -> None:
+    stream = io.BytesIO(b"HTTP/1.1 206 Partial\r\nContent-Length: 5\r\n\r\nhello" + NEXT)
+    target = bytearray(7)
+    answer = read_answer(stream, 0, memoryview(target)[1:-1])
+    assert (answer.body, answer.is_filled, answer.is_last) == (b"", True, False)
+    assert bytes(target) == b"\0hello\0"
+    assert stream.read() == NEXT
+
+
+@pytest.mark.parametrize(
+    ("data", "body"),
+    [
+        (b"HTTP/1.1 404 No\r\nContent-Length: 5\r\n\r\nno va", b"no va"),
+        (b"HTTP/1.1 206 Partial\r\nContent-Length: 4\r\n\r\nhell", b"hell"),
+        (b"HTTP/1.1 206 Partial\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", b"hello"),
+    ],
+)
+def test_a_body_that_is_not_the_one_wanted_goes_elsewhere(data: bytes, body: bytes) -> None:
+    target = bytearray(5)
+    answer = read_answer(io.BytesIO(data), 0, memoryview(target))
+    assert (answer.body, answer.is_filled, bytes(target)) == (body, False, bytes(5))
+
+
+def test_a_body_that_ends_early_is_no_answer() -> None:
+    with pytest.raises(IncompleteRead):
+        read_answer(io.BytesIO(b"HTTP/1.1 206 Partial\r\nContent-Length: 5\r\n\r\nhel"), 0, memoryview(bytearray(5)))
+
+
 def test_a_long_chunked_body_is_left() -> None:
     answer, _ = read(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % (REMARK_BYTES_MAX + 1), 1 << 30)
     assert (answer.body, answer.is_last) == (None, True)

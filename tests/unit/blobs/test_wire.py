@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from http.client import HTTPException, RemoteDisconnected
+from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +23,9 @@ from vds.blobs.route import Route, find_route
 from vds.blobs.wire import IDLE_CONNECTIONS_MAX, IDLE_S_MAX, PIECE_BYTES, Wire
 
 pytestmark = pytest.mark.usefixtures("plain_environment")
+
+
+GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @pytest.fixture
@@ -51,7 +54,7 @@ def put(wire: Wire, body: bytes | memoryview = b"hello") -> Answer:
 
 
 def get(wire: Wire, size_bytes: int) -> Answer:
-    answer = wire.exchange(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n", body_bytes_max=size_bytes)
+    answer = wire.exchange(GET, body_bytes_max=size_bytes)
     assert answer is not None
     return answer
 
@@ -220,6 +223,57 @@ class TestTrouble:
         assert put(wire, body).status == 201
         assert bytes(got) == body
 
+    def test_a_server_that_sends_a_body_slowly_is_waited_for(
+        self, server: Server, wire: Wire, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(wire_module, "READ_TIMEOUT_S", 0.1)
+        body = os.urandom(8 << 20)
+        target = bytearray(len(body))
+
+        def send_slowly(connected: socket.socket, stream: BinaryIO, number: int) -> bool:
+            while stream.readline().strip():
+                pass
+            connected.sendall(b"HTTP/1.1 206 Partial\r\nContent-Length: %d\r\n\r\n" % len(body))
+            for begin in range(0, len(body), 1 << 20):
+                connected.sendall(body[begin : begin + (1 << 20)])
+                time.sleep(0.03)  # together longer than the limit, which is for a standstill
+            return False
+
+        server._serve_one = send_slowly  # type: ignore[method-assign]
+        answer = wire.exchange(GET, target=memoryview(target))
+        assert answer is not None
+        assert answer.is_filled
+        assert bytes(target) == body
+
+    @pytest.mark.parametrize("sent", [0, 1, 100_000])
+    def test_a_server_that_stops_in_a_body_is_a_timeout(
+        self, server: Server, wire: Wire, monkeypatch: pytest.MonkeyPatch, sent: int
+    ) -> None:
+        monkeypatch.setattr(wire_module, "READ_TIMEOUT_S", 0.05)
+        done = threading.Event()
+
+        def stop(connected: socket.socket, stream: BinaryIO, number: int) -> bool:
+            while stream.readline().strip():
+                pass
+            connected.sendall(b"HTTP/1.1 206 Partial\r\nContent-Length: 1000000\r\n\r\n" + bytes(sent))
+            done.wait(10)
+            return False
+
+        server._serve_one = stop  # type: ignore[method-assign]
+        try:
+            with pytest.raises(TimeoutError):
+                wire.exchange(GET, target=memoryview(bytearray(1_000_000)))
+        finally:
+            done.set()
+
+    @pytest.mark.parametrize("sent", [0, 999_999])
+    def test_a_server_that_hangs_up_in_a_body(self, server: Server, wire: Wire, sent: int) -> None:
+        server.answer = lambda request: Reply(
+            b"HTTP/1.1 206 Partial\r\nContent-Length: 1000000\r\n\r\n" + bytes(sent), closes=True
+        )
+        with pytest.raises(IncompleteRead):
+            wire.exchange(GET, target=memoryview(bytearray(1_000_000)))
+
     def test_what_a_server_says_before_it_has_the_body(self, wire: Wire, server: Server) -> None:
         # As a service does that refuses the signature: it answers after the head, and closes.
         def say_at_once(connected: socket.socket, stream: object, number: int) -> bool:
@@ -312,6 +366,24 @@ class TestEncrypted:
         monkeypatch.setattr(wire_module, "_is_readable", lambda connected: False)
         assert put(wire, bytes(4 * PIECE_BYTES)).status == 201
         assert encrypted.connections == 2
+        wire.close()
+
+    @pytest.mark.parametrize("size_bytes", [1, 100, 3 * PIECE_BYTES + 1])
+    def test_an_answer_into_memory(
+        self, encrypted: Server, authority: Path, monkeypatch: pytest.MonkeyPatch, size_bytes: int
+    ) -> None:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority / "ca.pem"))
+        body = os.urandom(size_bytes)
+        encrypted.answer = lambda request: reply(206, body=body)
+        route = find_route(f"https://127.0.0.1:{encrypted.port}")
+        assert route is not None
+        wire = Wire(route)
+        for _ in range(2):
+            target = bytearray(size_bytes)
+            answer = wire.exchange(GET, target=memoryview(target))
+            assert answer is not None
+            assert (answer.is_filled, bytes(target)) == (True, body)
+        assert encrypted.connections == 1
         wire.close()
 
 

@@ -5,13 +5,15 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blake3 import blake3
 
-from vds.errors import ConflictError, InvalidInputError, NoSpaceError, UnavailableError
-from vds.files import folders
+from vds.errors import ConflictError, CorruptionError, InvalidInputError, NoSpaceError, UnavailableError
+from vds.files import folders, place
 from vds.files.place import FileState, Target
+from vds.files.placer import Stamp
 from vds.model.entry import MODE_EXECUTABLE, MODE_FILE
 from vds.pipeline import parallel_map
 
@@ -38,12 +40,12 @@ def tree(root: Path) -> dict[str, bytes]:
 
 def test_a_file_has_its_bytes_mode_and_time(root: Path) -> None:
     with Target(root) as target:
-        stored_ns = target.place("a/b/tool", [b"one", bytearray(b"two"), memoryview(b"3")], mode=MODE_EXECUTABLE, modified_ns=NS)
+        stamp = target.place("a/b/tool", [b"one", bytearray(b"two"), memoryview(b"3")], mode=MODE_EXECUTABLE, modified_ns=NS)
         put(target, "empty", b"")
     assert tree(root) == {"a/b/tool": b"onetwo3", "empty": b""}
     found = (root / "a" / "b" / "tool").stat()
-    assert found.st_mtime_ns == stored_ns
-    assert abs(stored_ns - NS) < 2_000_000_000
+    assert stamp == (found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    assert abs(stamp.modified_ns - NS) < 2_000_000_000
     if os.name != "nt":
         assert found.st_mode & 0o111
         assert not (root / "empty").stat().st_mode & 0o111
@@ -218,6 +220,132 @@ def test_space_is_checked(root: Path) -> None:
     assert caught.value.needed_bytes == 1 << 60
     assert caught.value.free_bytes
     assert not root.exists()
+
+
+@pytest.fixture
+def small_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a disk with ten free blocks of 4 KiB, and room for three files."""
+    found = os.statvfs_result((4096, 4096, 100, 12, 10, 1000, 5, 3, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda path: found)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="another call there")
+@pytest.mark.usefixtures("small_disk")
+def test_room_is_counted_in_blocks_and_files(root: Path) -> None:
+    with Target(root) as target:
+        assert target.round_up([0, 1, 4096, 4097]) == 4 * 4096
+        target.check_space(10 * 4096, files=3)
+        with pytest.raises(NoSpaceError, match=r"needs 40961 bytes and has 40960 free$") as caught:
+            target.check_space(10 * 4096 + 1, files=3)
+        assert (caught.value.needed_bytes, caught.value.free_bytes) == (40961, 40960)
+        with pytest.raises(NoSpaceError, match=r"has 40960 free \(and 5000 in files that are freed only as they are replaced\)$"):
+            target.check_space(10 * 4096 + 1, replaced_bytes=5000)
+        with pytest.raises(NoSpaceError, match=r"needs 4 files and has room for 3$"):
+            target.check_space(0, files=4)
+
+
+class TestFilesFromElsewhere:
+    """Files that get the content of others, as of those in the cache."""
+
+    BODY = os.urandom(3_000_000)
+
+    @pytest.fixture
+    def source(self, root: Path) -> Path:
+        path = root.parent / "cached"
+        path.write_bytes(self.BODY)
+        path.chmod(0o444)
+        return path
+
+    def place(self, target: Target, source: Path, **changes: Any) -> Stamp:
+        options: dict[str, Any] = {
+            "size_bytes": len(self.BODY),
+            "digest_raw": blake3(self.BODY).digest(),
+            "mode": MODE_FILE,
+            "modified_ns": NS,
+        }
+        return target.place_file("a/f", source, **{**options, **changes})
+
+    @pytest.mark.parametrize("is_linked", [False, True])
+    @pytest.mark.parametrize("mode", [MODE_FILE, MODE_EXECUTABLE])
+    def test_a_copy(self, root: Path, source: Path, mode: int, is_linked: bool) -> None:
+        with Target(root) as target:
+            stamp = self.place(target, source, mode=mode, is_linked=is_linked)
+        found = (root / "a" / "f").stat()
+        assert (root / "a" / "f").read_bytes() == self.BODY
+        assert stamp == (found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        if found.st_ino == source.stat().st_ino:
+            assert is_linked
+            assert mode == MODE_FILE
+            assert found.st_mode & 0o777 == 0o444
+        else:
+            assert found.st_mtime_ns == NS
+            assert os.name == "nt" or bool(found.st_mode & 0o111) is (mode == MODE_EXECUTABLE)
+            assert os.name == "nt" or found.st_mode & 0o200
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="links may need a privilege")
+    def test_a_second_name_where_bytes_cannot_be_shared(self, root: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(place, "clone", lambda *_: False)
+        before = source.stat()
+        with Target(root) as target:
+            for _ in range(2):  # the second time in place of itself
+                self.place(target, source, is_linked=True)
+                assert (root / "a" / "f").samefile(source)
+        assert (source.stat().st_mtime_ns, source.stat().st_nlink) == (before.st_mtime_ns, 2)
+
+    def test_a_copy_where_links_are_refused(self, root: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+        monkeypatch.setattr(place, "clone", lambda *_: False)
+        monkeypatch.setattr(os, "link", refuse)
+        with Target(root) as target:
+            self.place(target, source, is_linked=True)
+        assert (root / "a" / "f").read_bytes() == self.BODY
+        assert not (root / "a" / "f").samefile(source)
+
+    def test_bytes_are_shared_where_the_disk_can(self, root: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def share(descriptor: int, target: int) -> bool:
+            os.write(target, os.pread(descriptor, len(self.BODY), 0))
+            return True
+
+        monkeypatch.setattr(place, "clone", share)
+        monkeypatch.setattr(place, "copy_checked", None)
+        with Target(root) as target:
+            stamp = self.place(target, source, is_linked=True)
+        assert stamp.modified_ns == NS
+        assert (root / "a" / "f").read_bytes() == self.BODY
+
+    def test_a_source_that_is_not_it(self, root: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(place, "clone", lambda *_: False)
+        with Target(root) as target:
+            put(target, "a/f", b"old")
+            with pytest.raises(CorruptionError, match="is corrupt"):
+                self.place(target, source, digest_raw=blake3(b"").digest())
+            with pytest.raises(CorruptionError, match=r"is no file of 5 bytes") as caught:
+                self.place(target, source, size_bytes=5)
+            assert caught.value.hint
+            with pytest.raises(CorruptionError, match="is no file"):
+                self.place(target, root)
+            with pytest.raises(FileNotFoundError):
+                self.place(target, source.parent / "none")
+            assert list(tree(root / ".vds").values()) == [b""]  # the lock alone
+        assert tree(root) == {"a/f": b"old"}
+
+    def test_what_stands_in_the_way(self, root: Path, source: Path) -> None:
+        (root / "a" / "f").mkdir(parents=True)
+        with Target(root) as target, pytest.raises(ConflictError, match="is a directory there"):
+            self.place(target, source)
+
+
+def test_whether_there_is_anything(root: Path) -> None:
+    with Target(root) as target:
+        assert target.is_empty()
+        root.mkdir()
+        assert target.is_empty()
+        (root / "f").write_bytes(b"")
+        assert not target.is_empty()
+    with Target(root / "f") as target:
+        assert target.is_empty()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)])

@@ -2,13 +2,18 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.unit.ops.stored import MODIFIED_NS, Stored
 from vds.blobs import reads
 from vds.errors import ConflictError, DownloadError, NoSpaceError, UnavailableError
+from vds.files import place, placers
+from vds.files.cache import Cache
 from vds.files.place import Target
 from vds.model.digest import Digest
 from vds.model.entry import MODE_EXECUTABLE, MODE_FILE, Entry
@@ -111,13 +116,207 @@ def test_a_dry_run_decides_and_touches_nothing(tmp_path: Path) -> None:
 def test_large_objects_are_read_in_ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reads, "READ_BYTES_MAX", 400_000)
     monkeypatch.setattr(placing, "READ_BYTES_MAX", 400_000)
-    monkeypatch.setattr(placing, "ALONE_BYTES", 2_000_000)
     stored = Stored()
     files = {"large": os.urandom(2_000_000), "copy": b"", "middle": os.urandom(1_200_000), "small": b"s"}
     files["copy"] = files["large"]
     get(stored, stored.version(files), tmp_path, limits=Limits(3, 1_000_000))
     assert tree(tmp_path) == files
-    assert stored.driver.requests["read"] == 5 + 5 + 3 + 1
+    assert stored.driver.requests["read"] == 5 + 3 + 1  # the copy is made here
+
+
+def test_pieces_of_many_large_objects_and_small_ones_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placing, "READ_BYTES_MAX", 400_000)
+    stored = Stored()
+    files = {f"{number:02}": os.urandom(1_000_000 + 100_000 * number) for number in range(8)}
+    files |= {f"small/{number}": os.urandom(number) for number in range(200)}
+    progress = Counting()
+    download(stored.source, stored.version(files, executable=["03"]), tmp_path, progress)
+    assert tree(tmp_path) == files
+    assert (progress.files, progress.bytes) == (208, sum(map(len, files.values())))
+    if os.name != "nt":
+        assert (tmp_path / "03").stat().st_mode & 0o100
+    assert not (tmp_path / ".vds").exists()
+
+
+def test_one_that_is_gone_or_too_short_and_one_in_whose_way_something_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placing, "READ_BYTES_MAX", 400_000)
+    stored = Stored()
+    files = {name: os.urandom(2_000_000) for name in ("blocked", "gone", "good", "short")}
+    entries = stored.version(files)
+    places = {str(entry.path): stored.placements[entry.digest.raw] for entry in entries}
+    stored.driver.delete_blob(places["gone"].key)
+    stored.driver.delete_blob(places["short"].key)
+    stored.driver.put_if_absent(places["short"].key, files["short"][:1_500_000])
+    (tmp_path / "blocked").mkdir()
+    with pytest.raises(DownloadError) as caught:
+        get(stored, entries, tmp_path)
+    assert tree(tmp_path) == {"good": files["good"]}
+    assert "is missing: no blob" in caught.value.failures["gone"]
+    assert "has 1500000 bytes" in caught.value.failures["short"]
+    assert caught.value.failures["blocked"] == "'blocked' is a directory there"
+
+
+def test_a_service_that_goes_away_in_a_large_object_leaves_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placing, "READ_BYTES_MAX", 400_000)
+    stored = Stored()
+    entries = stored.version({"large": os.urandom(4_000_000)})
+    read = stored.driver.read_range
+
+    def fail_later(key: str, offset_bytes: int = 0, length_bytes: int | None = None) -> bytes:
+        stored.driver.down = stored.driver.requests["read"] >= 5
+        return read(key, offset_bytes, length_bytes)
+
+    monkeypatch.setattr(stored.driver, "read_range", fail_later)
+    with pytest.raises(UnavailableError):
+        get(stored, entries, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_copies_of_a_large_object_are_made_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placing, "READ_BYTES_MAX", 400_000)
+    stored = Stored()
+    body = os.urandom(2_000_000)
+    (tmp_path / "c").mkdir()
+    with pytest.raises(DownloadError) as caught:
+        get(stored, stored.version({"a": body, "b/b": body, "c": body}), tmp_path)
+    assert caught.value.failures == {"c": "'c' is a directory there"}
+    assert tree(tmp_path) == {"a": body, "b/b": body}
+    assert stored.driver.requests["read"] == 5
+
+
+def test_what_was_damaged_on_its_way_is_read_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = Stored()
+    entries = stored.version({"a": b"aaaa", "b": b"bbbb", "c": b"cccc"})
+    stored.driver.damaged["packs/00/1.pack"] = 5
+    read = stored.driver.read_range
+
+    def heal(key: str, offset_bytes: int = 0, length_bytes: int | None = None) -> bytes:
+        try:
+            return read(key, offset_bytes, length_bytes)
+        finally:
+            stored.driver.damaged.clear()
+
+    monkeypatch.setattr(stored.driver, "read_range", heal)
+    get(stored, entries, tmp_path)
+    assert tree(tmp_path) == {"a": b"aaaa", "b": b"bbbb", "c": b"cccc"}
+    assert stored.driver.requests["read"] == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="helpers are used on Linux alone")
+def test_many_small_files_are_placed_by_helpers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placing, "HELPER_FILES", (100,))
+    monkeypatch.setattr(placers, "HELPER_FILES", (100,))
+    monkeypatch.setattr(placers, "HELPERS_MAX", 1)
+    stored = Stored()
+    files = {f"{number // 100:02}/{number}": b"%d" % number for number in range(300)}
+    entries = stored.version({**files, "bad": b"bad"})
+    place = stored.placements[Digest.of(b"bad").raw]
+    stored.driver.damaged[place.key] = place.offset_bytes
+    with pytest.raises(DownloadError) as caught:
+        get(stored, entries, tmp_path)
+    assert list(caught.value.failures) == ["bad"]
+    assert tree(tmp_path) == files
+    assert not (tmp_path / ".vds").exists()
+
+
+class TestCache:
+    """What this machine has already is placed from there."""
+
+    FILES = {"large": os.urandom(3_000_000), "middle": os.urandom(1_100_000), "tiny": b"t"} | {
+        f"small/{number}": os.urandom(20_000) for number in range(20)
+    }
+
+    @pytest.fixture
+    def cache(self, tmp_path: Path) -> Cache:
+        return Cache(tmp_path / "cache", bytes_max=50_000_000)
+
+    @pytest.fixture(autouse=True)
+    def _pieces(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(reads, "READ_BYTES_MAX", 1_200_000)
+        monkeypatch.setattr(placing, "READ_BYTES_MAX", 1_200_000)
+
+    def get(self, stored: Stored, cache: Cache, dst: Path, **options: Any) -> Counter[str]:
+        """Download, and return the requests that it took."""
+        source = replace(stored.source, cache=cache, store_uid="uid", **options)
+        stored.driver.requests.clear()
+        download(source, stored.version(self.FILES), dst, SilentProgress())
+        assert tree(dst) == self.FILES
+        return Counter(stored.driver.requests)
+
+    def test_the_second_time_makes_no_request(self, tmp_path: Path, cache: Cache) -> None:
+        stored = Stored()
+        assert self.get(stored, cache, tmp_path / "1", keeps=True)["read"] == 3 + 1 + 1
+        assert self.get(stored, cache, tmp_path / "2", keeps=True) == {}
+        assert self.get(stored, cache, tmp_path / "3") == {}
+        found = (tmp_path / "3" / "large").stat()
+        assert found.st_mtime_ns == MODIFIED_NS
+
+    def test_nothing_is_kept_unless_asked_for(self, tmp_path: Path, cache: Cache) -> None:
+        stored = Stored()
+        self.get(stored, cache, tmp_path / "1")
+        assert cache.list().size_bytes == 0
+
+    def test_more_than_half_of_the_cache_is_not_kept(self, tmp_path: Path) -> None:
+        total = sum(map(len, self.FILES.values()))
+        for bytes_max, is_kept in ((2 * total, True), (2 * total - 1, False)):
+            cache = Cache(tmp_path / f"cache {bytes_max}", bytes_max=bytes_max)
+            self.get(Stored(), cache, tmp_path / f"dst {bytes_max}", keeps=True)
+            assert bool(cache.list().size_bytes) is is_kept
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="links may need a privilege")
+    def test_links_where_asked_for(self, tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(place, "clone", lambda *_: False)
+        stored = Stored()
+        self.get(stored, cache, tmp_path / "1", keeps=True, is_linked=True)
+        cached = cache.find_object(Digest.of(self.FILES["large"]).raw)
+        assert cached is not None
+        assert (tmp_path / "1" / "large").samefile(cached)
+        self.get(stored, cache, tmp_path / "2")
+        assert not (tmp_path / "2" / "large").samefile(cached)
+
+    def test_a_damaged_cache_costs_requests_and_is_mended(
+        self, tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(place, "clone", lambda *_: False)
+        stored = Stored()
+        self.get(stored, cache, tmp_path / "1", keeps=True)
+        for kind in ("objects", "ranges"):
+            for path in (cache.root / kind).rglob("*"):
+                if path.is_file():
+                    path.chmod(0o644)
+                    body = bytearray(path.read_bytes())
+                    body[len(body) // 2] ^= 1
+                    path.write_bytes(body)
+        assert self.get(stored, cache, tmp_path / "2", keeps=True)["read"] == 3 + 1 + 1
+        assert cache.find_object(Digest.of(self.FILES["large"]).raw) is None
+        self.get(stored, cache, tmp_path / "3", keeps=True)
+        assert self.get(stored, cache, tmp_path / "4", keeps=True) == {}
+
+    def test_one_that_was_evicted_meanwhile_is_read(self, tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+        stored = Stored()
+        self.get(stored, cache, tmp_path / "1", keeps=True)
+        monkeypatch.setattr(cache, "find_object", lambda digest_raw: cache.root / "gone")
+        assert self.get(stored, cache, tmp_path / "2")["read"] == 3 + 1
+
+    def test_a_cache_that_takes_nothing_is_done_without(
+        self, tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cache, "put_object", lambda *_, **__: None)
+        monkeypatch.setattr(cache, "put_range", lambda *_: False)
+        assert self.get(Stored(), cache, tmp_path / "1", keeps=True)["read"] == 3 + 1 + 1
+
+    def test_a_damaged_object_is_kept_nowhere(self, tmp_path: Path, cache: Cache) -> None:
+        stored = Stored()
+        entries = stored.version(self.FILES)
+        large = next(entry for entry in entries if entry.path == "large")
+        stored.driver.damaged[stored.placements[large.digest.raw].key] = 2_999_999
+        with pytest.raises(DownloadError) as caught:
+            self.get(stored, cache, tmp_path / "1", keeps=True)
+        assert list(caught.value.failures) == ["large"]
+        assert "is corrupt" in caught.value.failures["large"]
+        assert cache.find_object(large.digest.raw) is None
 
 
 def test_exactly_the_damaged_and_missing_are_named_and_the_rest_is_there(tmp_path: Path) -> None:

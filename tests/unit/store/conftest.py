@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import vds
-from tests.unit.store.trees import WatchedDriver
+import vds.store.handle
+from tests.unit.store.trees import ReadDriver
 from vds.store import Store
 
 CONNECT = import_module("vds.store.connect")  # `vds.store.connect` is the function
@@ -32,17 +33,25 @@ def disk_store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> WatchedDriver:
+def driver(monkeypatch: pytest.MonkeyPatch) -> ReadDriver:
     """Return the driver that every `connect` in this test gets, whatever the url."""
-    made = WatchedDriver(f"watched-{next(_numbers)}")
-    monkeypatch.setattr(CONNECT, "open_driver", lambda url, credential=None: made)
+    made = ReadDriver(f"watched-{next(_numbers)}")
+    for module in (CONNECT, vds.store.handle):
+        monkeypatch.setattr(module, "open_driver", lambda url, credential=None: made)
     return made
 
 
 @pytest.fixture
-def watched(driver: WatchedDriver) -> Iterator[Store]:
+def watched(driver: ReadDriver) -> Iterator[Store]:
     """Return a new store on the watched driver; the puts that made it are not counted."""
     with vds.connect(driver.url, create=True) as opened:
         opened.namespace("made").transaction().abort()
         driver.puts.clear()
         yield opened
+
+
+@pytest.fixture
+def counted(watched: Store, driver: ReadDriver) -> Store:
+    """Return the watched store; reads that made it are not counted."""
+    driver.reads.clear()
+    return watched

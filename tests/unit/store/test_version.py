@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-import vds.ops.read as reading
 from tests.unit.store.trees import WatchedDriver, files_of, write_tree
+from vds.engine import versionreader
 from vds.errors import ConflictError, CorruptionError, EntryNotFoundError, InvalidInputError, NotFoundError
 from vds.model.ref import format_moment
 from vds.store import Namespace, Store, Version
@@ -64,7 +65,7 @@ class TestEntries:
 
     @pytest.mark.parametrize("in_memory_bytes", [0, 1 << 20])
     def test_a_file_opens_seekable(self, version: Version, monkeypatch: pytest.MonkeyPatch, in_memory_bytes: int) -> None:
-        monkeypatch.setattr(reading, "OPEN_IN_MEMORY_BYTES_MAX", in_memory_bytes)
+        monkeypatch.setattr(versionreader, "WHOLE_BYTES_MAX", in_memory_bytes)
         with version.open("d/b") as file:
             assert file.read(2) == b"01"
             file.seek(-1, 2)
@@ -80,7 +81,13 @@ class TestEntries:
         body = driver.read_range(pack)
         driver.delete_blob(pack)
         driver.put_if_absent(pack, body.replace(b"good", b"evil"))
-        for read in (lambda: version.read_bytes("a"), lambda: version.open("a"), lambda: version.read_bytes("a", 0, 1)):
+        reads: list[Callable[[], bytes]] = [
+            lambda: version.read_bytes("a"),
+            lambda: version.open("a").read(),
+            lambda: version.open("a").read(1),
+            lambda: version.read_bytes("a", 0, 1),
+        ]
+        for read in reads:
             with pytest.raises(CorruptionError):
                 read()
         report = version.verify()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from vds.blobs.driver import Buffer
+from vds.blobs.driver import Blob, Buffer
 from vds.blobs.memory import MemoryDriver
+from vds.blobs.reads import RangeRead
 from vds.errors import UnavailableError
 from vds.store import Version
 
@@ -59,3 +60,47 @@ class WatchedDriver(MemoryDriver):
         if self.answerless and key.startswith(self.answerless):
             raise UnavailableError(f"the answer to the put of {key} was lost by the test")
         return etag
+
+
+class ReadDriver(WatchedDriver):
+    """Counts reads as well, and can have its blobs damaged."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.reads: list[RangeRead] = []
+        self.is_away = False
+        """Whether it answers no reads and no listings."""
+
+    def list_blobs(self, prefix: str = "", start_after: str = "") -> Iterator[Blob]:
+        self._answer()
+        return super().list_blobs(prefix, start_after)
+
+    def _answer(self) -> None:
+        if self.is_away:
+            raise UnavailableError("the service is away")
+
+    def read_range(self, key: str, offset_bytes: int = 0, length_bytes: int | None = None) -> bytes:
+        self._answer()
+        found = super().read_range(key, offset_bytes, length_bytes)
+        if key.startswith(("packs/", "objects/")):
+            self.reads.append(RangeRead(key, offset_bytes, len(found), ()))
+        return found
+
+    def read_range_into(self, key: str, offset_bytes: int, target: memoryview) -> None:
+        target[:] = self.read_range(key, offset_bytes, len(target))
+
+    def replace(self, body: bytes, other: bytes | None) -> str:
+        """Put other bytes, or nothing, where the blob is that is this whole object; return its key."""
+        [key] = [blob.key for blob in self.list_blobs("objects/") if super(ReadDriver, self).read_range(blob.key) == body]
+        self.delete_blob(key)
+        if other is not None:
+            super().put_if_absent(key, other)
+        return key
+
+    def move(self, body: bytes) -> tuple[str, str]:
+        """Move the blob that holds these bytes to another key, and return both."""
+        blobs = [*self.list_blobs("objects/"), *self.list_blobs("packs/")]
+        [old] = [blob.key for blob in blobs if body in super(ReadDriver, self).read_range(blob.key)]
+        self.copy_blob(old, f"{old}-moved")
+        self.delete_blob(old)
+        return old, f"{old}-moved"
