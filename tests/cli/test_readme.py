@@ -30,14 +30,19 @@ def environment(home: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_the_shell_session_of_the_readme_runs(tmp_path: Path) -> None:
-    block = next(block for block in blocks("console") if "vds init ./store" in block)
-    lines = [line for line in shell_lines(block) if not line.startswith("pip ")]
-    assert len(lines) >= 8
-    for line in lines:
-        done = subprocess.run(["sh", "-c", line], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
-        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+def test_the_shell_sessions_of_the_readme_run(tmp_path: Path) -> None:
+    for sign, count in (("vds init ./store", 8), ("vds lock customers:prod", 5)):
+        block = next(block for block in blocks("console") if sign in block)
+        lines = [line for line in shell_lines(block) if not line.startswith("pip ")]
+        assert len(lines) >= count
+        # One shell for a session: what it exports holds for the lines after it.
+        script = "\n".join(lines)
+        done = subprocess.run(["sh", "-exc", script], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "copy" / "a.txt").read_text() == "hello\n"
+    assert (tmp_path / "data" / "a.txt").read_text() == "hello\n"
+    assert (tmp_path / "work" / "a.txt").read_text() == "hello\n"
+    assert "customers:prod" in (tmp_path / "vds.lock").read_text()
 
 
 @pytest.mark.slow
