@@ -397,7 +397,7 @@ class TestReading:
         self, fs: VdsFileSystem, store: Store, driver: ReadCounter
     ) -> None:
         version = store.get("team/raw@1")
-        (place,) = version._find_places([version.entry("data/one").digest.raw]).values()
+        (place,) = version._objects.find_placements([version.entry("data/one")]).values()
         damage(driver, place.key, place.offset_bytes)
         names = ["customers:prod/data/one", "customers:prod/data/deep/two"]
         with pytest.raises(CorruptionError):
@@ -435,7 +435,7 @@ class TestGetting:
         self, fs: VdsFileSystem, store: Store, driver: ReadCounter, tmp_path: Path
     ) -> None:
         version = store.get("team/raw@1")
-        (place,) = version._find_places([version.entry("data/one").digest.raw]).values()
+        (place,) = version._objects.find_placements([version.entry("data/one")]).values()
         damage(driver, place.key, place.offset_bytes)
         target = tmp_path / "copy"
         target.write_bytes(b"older")

@@ -79,9 +79,13 @@ SIGNATURES: dict[str, tuple[object, str]] = {
     "Version.read_text": (Version.read_text, "self, path, encoding='utf-8'"),
     "Version.download": (
         Version.download,
-        "self, dst, path='', *, allow_patterns=None, ignore_patterns=None, show_progress=True, dry_run=False",
+        "self, dst, path='', *, allow_patterns=None, ignore_patterns=None, link=False, show_progress=True, dry_run=False",
     ),
-    "Version.checkout": (Version.checkout, "self, dst, path='', *, force=False, show_progress=True, dry_run=False"),
+    "Version.checkout": (
+        Version.checkout,
+        "self, dst, path='', *, force=False, allow_patterns=None, ignore_patterns=None, link=False, show_progress=True,"
+        " dry_run=False",
+    ),
     "Version.children": (Version.children, "self, path=''"),
     "Version.read_many": (Version.read_many, "self, paths"),
     "Version.stream": (Version.stream, "self, path='', *, shard=(0, 1), shuffle_seed=None"),

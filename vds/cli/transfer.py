@@ -28,9 +28,25 @@ def add_to(group: click.Group) -> None:
     _add_status(group)
 
 
-def _lock_options(function: Callable[..., None]) -> Callable[..., None]:
+def _common_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add what both commands take; it comes as `given`."""
     function = click.option("--lock-file", metavar="PATH", help="The vds.lock for --locked, which it implies.")(function)
-    return click.option("--locked", is_flag=True, help="Take the version that vds.lock has; see `vds lock`.")(function)
+    function = click.option("--locked", is_flag=True, help="Take the version that vds.lock has; see `vds lock`.")(function)
+    function = click.option(
+        "--link", is_flag=True, help="Link files of 1 MiB and more to the cache, read-only, where nothing else saves a copy."
+    )(function)
+    return options.allow(options.ignore(options.dry_run(function)))
+
+
+def _how(shell: Shell, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `Version` that stand for what both commands take."""
+    return {
+        "allow_patterns": options.patterns(given["allow_patterns"]),
+        "ignore_patterns": options.patterns(given["ignore_patterns"]),
+        "link": given["link"],
+        "show_progress": shell.shows_progress,
+        "dry_run": given["dry_run"],
+    }
 
 
 @contextmanager
@@ -62,24 +78,15 @@ def _add_download(group: click.Group) -> None:
     )
     @click.argument("ref", metavar="REF[/PATH]")
     @click.argument("directory", metavar="DIR")
-    @options.allow
-    @options.ignore
-    @options.dry_run
-    @_lock_options
-    def download(shell: Shell, ref: str, directory: str, dry_run: bool, **given: Any) -> None:
+    @_common_options
+    def download(shell: Shell, ref: str, directory: str, **given: Any) -> None:
         """Copy a version, or a part of it, into DIR.
 
         Other files in DIR are left alone.
         """
         with _version(shell, ref, given["locked"], given["lock_file"]) as version:
-            result = version.download(
-                directory,
-                allow_patterns=options.patterns(given["allow_patterns"]),
-                ignore_patterns=options.patterns(given["ignore_patterns"]),
-                show_progress=shell.shows_progress,
-                dry_run=dry_run,
-            )
-            _answer(shell, version.uri, directory, result, "would download" if dry_run else "downloaded")
+            result = version.download(directory, **_how(shell, given))
+            _answer(shell, version.uri, directory, result, "would download" if result.dry_run else "downloaded")
 
 
 def _add_checkout(group: click.Group) -> None:
@@ -90,22 +97,22 @@ def _add_checkout(group: click.Group) -> None:
             "vds checkout customers:prod data/",
             "vds checkout team/raw@11 data/ --dry-run",
             "vds checkout team/raw@11 data/ --force",
+            "vds checkout customers:prod data/ --allow 'images/*'",
         ),
         interrupted=PLACE_STATE,
     )
     @click.argument("ref", metavar="REF[/PATH]")
     @click.argument("directory", metavar="DIR")
     @click.option("--force", is_flag=True, help="Replace files that were edited here, too.")
-    @options.dry_run
-    @_lock_options
-    def checkout(shell: Shell, ref: str, directory: str, force: bool, dry_run: bool, **given: Any) -> None:
+    @_common_options
+    def checkout(shell: Shell, ref: str, directory: str, force: bool, **given: Any) -> None:
         """Make DIR equal to a version.
 
-        Files that vds never placed there stay, and are listed.
+        Files that vds never placed there stay, and are listed. With --allow or --ignore, DIR becomes equal to that part of it.
         """
         with _version(shell, ref, given["locked"], given["lock_file"]) as version:
-            result = version.checkout(directory, force=force, show_progress=shell.shows_progress, dry_run=dry_run)
-            _answer(shell, version.uri, directory, result, "would check out" if dry_run else "checked out")
+            result = version.checkout(directory, force=force, **_how(shell, given))
+            _answer(shell, version.uri, directory, result, "would check out" if result.dry_run else "checked out")
 
 
 def _answer(shell: Shell, uri: str, directory: str, result: DownloadResult | CheckoutResult, verb: str) -> None:

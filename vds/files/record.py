@@ -14,6 +14,7 @@ nanosecond.
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 import re
@@ -21,6 +22,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -191,8 +193,7 @@ def _decode_patterns(raw: Sequence[str] | None) -> tuple[str, ...] | None:
 _path_of = attrgetter("path")
 
 
-def merge_rows(*lists: Iterable[PlacedRow]) -> list[PlacedRow]:
-    """Return the rows of several lists as one, sorted, each distinct one once."""
-    found = [rows for rows in map(list, lists) if rows]
-    distinct = {row: None for rows in found for row in rows} if len(found) > 1 else next(iter(found), [])
-    return sorted(distinct, key=_path_of)
+def merge_rows(*runs: Iterable[PlacedRow]) -> Iterator[PlacedRow]:
+    """Yield the rows of several runs, each sorted by path, as one, sorted, each distinct one once."""
+    for _, rows in groupby(heapq.merge(*runs, key=_path_of), _path_of):
+        yield from dict.fromkeys(rows)

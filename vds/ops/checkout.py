@@ -198,9 +198,8 @@ def _carry_out(
 ) -> None:
     def prepare() -> None:
         if plan.to_place or plan.to_remove:
-            expected = map(expected_row, plan.to_place)
-            rows = merge_rows(before.rows, plan.kept, expected) if before.rows or plan.kept else expected
             # A crash anywhere after this line leaves a record that knows both what was there and what was to be there.
+            rows = merge_rows(before.rows, plan.kept, map(expected_row, plan.to_place))
             put_record(target, replace(after, complete=False), rows)
         for path in plan.to_remove:  # first, as a directory that becomes a file must be empty by then
             target.remove(path)
@@ -208,9 +207,9 @@ def _carry_out(
     outcome = place(plan.to_place, prepare=prepare)
     if outcome.failures:
         raise DownloadError(failures_message("checked out", outcome.failures), failures=outcome.failures)
-    after = replace(after, rows=merge_rows(plan.kept, (placed_row(file.entry, file.stamp) for file in outcome.placed)))
-    if after != before:
-        put_record(target, after)
+    if outcome.placed or replace(after, rows=list(plan.kept)) != before:
+        outcome.placed.sort(key=lambda file: file.entry.path)
+        put_record(target, after, merge_rows(plan.kept, (placed_row(file.entry, file.stamp) for file in outcome.placed)))
 
 
 def status(dst: str | os.PathLike[str] = ".") -> Status:

@@ -37,7 +37,7 @@ LOOKUP_MAX = 1000
 _PLANNED_AT_ONCE = 8192
 """As many files as a pack can hold, so that one request can serve them; fewer at first, so that requests leave after a lookup."""
 
-FindPlacements = Callable[[Sequence[bytes]], Mapping[bytes, Placement]]
+FindPlacements = Callable[[Sequence[Entry]], Mapping[bytes, Placement]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,8 @@ class ObjectSource:
 
     Attributes:
         driver: reads blobs.
-        find_placements: tells where objects stand, given at most 1 000 raw digests; unknown ones are left out.
+        find_placements: tells where the objects of some entries stand, at most 1 000 of them, by raw digest; unknown ones are
+            left out. Asked in the order of the paths.
         cache: of this machine: what it has is placed from it. None where there is none.
         store_uid: whose keys these are, for the cache.
         keeps: whether what is read is kept in the cache; it is not when it would fill more than half of it, since a download of
@@ -197,7 +198,7 @@ class _Work:
     def _wanted(self, unknown: Iterable[bytes], entries: ByDigest, outcome: Outcome) -> Iterator[Wanted]:
         for digests in batched(unknown, LOOKUP_MAX):
             self._placers.note_planning()
-            found = self._source.find_placements(digests)
+            found = self._source.find_placements([entries.first[digest_raw] for digest_raw in digests])
             for digest_raw in digests:
                 placement = found.get(digest_raw)
                 size_bytes = entries.first[digest_raw].size_bytes

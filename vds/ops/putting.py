@@ -177,7 +177,7 @@ class _Putting:
 
     def _find(self, by_digest: Mapping[bytes, Sequence[Entry]]) -> Iterator[Wanted]:
         for digests in batched(by_digest, LOOKUP_MAX):
-            found = self._source.find_placements(digests)
+            found = self._source.find_placements([by_digest[digest_raw][0] for digest_raw in digests])
             for digest_raw in digests:
                 placement, entries = found.get(digest_raw), by_digest[digest_raw]
                 if placement is not None and placement.length_bytes == entries[0].size_bytes:

@@ -15,9 +15,6 @@ from vds.files.placer import Row
 from vds.files.placers import Placers
 from vds.model.entry import Entry
 
-KEPT_RANGE_BYTES_MIN = 64 * 1024
-"""Shorter ranges are not kept: a file for each would cost the cache more than a request."""
-
 
 class ByDigest:
     """Entries by the raw digests of their objects; most objects have one.
@@ -65,7 +62,7 @@ class CachedRanges:
 
     def keep(self, read: RangeRead, view: memoryview) -> None:
         """Put a range there that was read from its blob, and is good."""
-        if self.cache is not None and self.keeps and read.length_bytes >= KEPT_RANGE_BYTES_MIN:
+        if self.cache is not None and self.keeps:
             self.cache.put_range(self.store_uid, read.key, read.offset_bytes, view)
 
     def drop(self, read: RangeRead) -> None:

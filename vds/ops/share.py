@@ -107,7 +107,7 @@ def _find_keys(source: ObjectSource, entries: list[Entry]) -> list[str]:
     keys: list[str] = []
     together: list[str] = []
     for batch in batched(entries, LOOKUP_MAX):
-        found = source.find_placements(sorted({entry.digest.raw for entry in batch if entry.size_bytes}))
+        found = source.find_placements([entry for entry in batch if entry.size_bytes])
         for entry in batch:
             placement = found.get(entry.digest.raw)
             if entry.size_bytes and (placement is None or placement.length_bytes != entry.size_bytes):

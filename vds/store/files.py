@@ -208,6 +208,14 @@ class VersionFiles(VersionFacts):
     def _nothing_at(self, path: str) -> EntryNotFoundError:
         return EntryNotFoundError(f"there is no file {path!r} in {self.uri}", hint=f"vds ls {self.namespace}@{self.number}")
 
+    def _rows_of(self, entries: Iterable[Entry]) -> list[EntryRow]:
+        """Return entries of this view as rows of the whole version."""
+        is_file = bool(self._path) and bool(self._pinned.view.find([self._path]))
+        return [
+            EntryRow(self._path if is_file else join(self._path, entry.path), entry.digest.raw, entry.size_bytes, 0, 0)
+            for entry in entries
+        ]
+
     def _entry(self, row: EntryRow) -> Entry:
         path = EntryPath(row.path) if not self._path else relative_to(row.path, self._path)
         return Entry(path, Digest.from_raw(row.digest), row.size_bytes, row.mode, row.modified_ns)

@@ -67,7 +67,7 @@ class Pinned:
         self._has_looked = False
         self._lookups = 0
         self._lock = threading.RLock()
-        self._index_view = IndexView(lambda: self.doors, lambda: self.at)
+        self.index_view = IndexView(lambda: self.doors, lambda: self.at)
         _alive.add(self)
 
     def forget_parent(self) -> None:
@@ -129,14 +129,14 @@ class Pinned:
     def view(self) -> View:
         """What it holds."""
         manifest = self.manifest
-        return self._index_view if manifest is None else LocalView(manifest)
+        return self.index_view if manifest is None else LocalView(manifest)
 
     @property
     def reader(self) -> VersionReader:
         """What reads its files."""
         manifest = self.manifest
         store_uid = self.doors.store.uid if manifest is None else str(manifest.facts["store"])
-        return VersionReader(self.view, Contents(self.handle.blobs, self.handle.cache, store_uid), self._index_view)
+        return VersionReader(self.view, Contents(self.handle.blobs, self.handle.cache, store_uid), self.index_view)
 
     def find(self, paths: Iterable[str]) -> dict[str, EntryRow]:
         """Return the files with exactly these paths; those that are not there are left out."""
@@ -144,7 +144,7 @@ class Pinned:
             self._lookups += 1
             if self._lookups > max(LOOKUPS_MIN, self.row.file_count // ROWS_A_LOOKUP):
                 self._lookups = 0
-                self._try_manifest()
+                self.try_manifest()
         return self.view.find(paths)
 
     def keep_content_digest(self, digest: bytes) -> None:
@@ -188,8 +188,10 @@ class Pinned:
             self._manifest = manifest
             return manifest
 
-    def _try_manifest(self) -> None:
-        """Make the list if that is possible; where it is not, the index goes on being asked."""
+    def try_manifest(self) -> None:
+        """Make the list if there is none and the cache takes it; where it does not, the index goes on being asked."""
+        if not self.number or self.manifest is not None or self.handle.cache is None:
+            return
         with self._lock:
             try:
                 self._manifest = self.manifest or self._make_manifest()
@@ -203,8 +205,8 @@ class Pinned:
 
     def _prepare_others(self) -> None:
         # Workers on this machine then read without a connection each. What is in memory no other process can read at all.
-        if self.number and self.manifest is None and not self.handle.address.url.startswith("memory:"):
-            self._try_manifest()
+        if not self.handle.address.url.startswith("memory:"):
+            self.try_manifest()
 
     def _write(self, file: BinaryIO) -> None:
         doors, at = self.doors, self.at

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from os import PathLike
-from typing import Any
+from typing import Any, TypeVar
 
-from vds.blobs.objects import Placement
 from vds.engine.doors import Doors
 from vds.engine.resolve import Resolution, resolve_point
-from vds.errors import InvalidInputError
+from vds.engine.view import View
+from vds.errors import DownloadError, InvalidInputError
 from vds.index.entries import At, read_changes_between
 from vds.index.stores import NamespaceRow
 from vds.index.versions import VersionRow
 from vds.model.digest import Digest
-from vds.model.entry import Change, EntryRow
+from vds.model.entry import Change
 from vds.model.path import directory_path, join, relative_to
 from vds.model.patterns import Patterns
 from vds.model.ref import Point
@@ -28,6 +29,8 @@ from vds.progress import open_progress
 from vds.store.files import VersionFiles
 from vds.store.handle import Handle
 from vds.store.pinned import Pinned
+
+T = TypeVar("T")
 
 
 class Version(VersionFiles):
@@ -82,10 +85,23 @@ class Version(VersionFiles):
         *,
         allow_patterns: Patterns = None,
         ignore_patterns: Patterns = None,
+        link: bool = False,
         show_progress: bool = True,
         dry_run: bool = False,
     ) -> DownloadResult:
         """Copy files into a directory; what is there and equal is kept, nothing is removed.
+
+        What comes is kept in this machine's cache, unless it would fill more than half of it; what the cache has is not fetched.
+
+        Args:
+            dst: made if it is not there.
+            path: a directory or a file; all by default.
+            allow_patterns: see `vds.model.patterns`.
+            ignore_patterns: likewise.
+            link: make files of 1 MiB and more second names of those in the cache, where the disk cannot share their bytes
+                otherwise: nothing is copied, and they are read-only.
+            show_progress: show it on stderr.
+            dry_run: only decide.
 
         Raises:
             DownloadError: some files could not be written; each file in the target is whole or absent.
@@ -94,14 +110,17 @@ class Version(VersionFiles):
         """
         view = self.at(path) if path else self
         with open_progress(show_progress, f"download {view.uri}") as progress:
-            return download(
-                view._objects,
-                view.entries(),
-                dst,
-                progress,
-                allow_patterns=allow_patterns,
-                ignore_patterns=ignore_patterns,
-                dry_run=dry_run,
+            return view._placed(
+                lambda source: download(
+                    source,
+                    view.entries(),
+                    dst,
+                    progress,
+                    allow_patterns=allow_patterns,
+                    ignore_patterns=ignore_patterns,
+                    dry_run=dry_run,
+                ),
+                is_linked=link,
             )
 
     def checkout(
@@ -110,10 +129,25 @@ class Version(VersionFiles):
         path: str = "",
         *,
         force: bool = False,
+        allow_patterns: Patterns = None,
+        ignore_patterns: Patterns = None,
+        link: bool = False,
         show_progress: bool = True,
         dry_run: bool = False,
     ) -> CheckoutResult:
         """Make a directory equal to this version, but for files vds never placed, which are listed.
+
+        With patterns it becomes equal to the part that they select. Bytes come as for `download`.
+
+        Args:
+            dst: made if it is not there.
+            path: a directory or a file; all by default.
+            force: lose what was changed here since vds placed it, and what stands where a file is to go.
+            allow_patterns: see `vds.model.patterns`.
+            ignore_patterns: likewise.
+            link: as for `download`.
+            show_progress: show it on stderr.
+            dry_run: only decide.
 
         Raises:
             ConflictError: a file was changed since vds placed it, and force was not given.
@@ -121,14 +155,20 @@ class Version(VersionFiles):
         """
         view = self.at(path) if path else self
         with open_progress(show_progress, f"checkout {view.uri}") as progress:
-            return checkout(
-                view._objects,
-                view.entries(),
-                dst,
-                progress,
-                uri=view.uri,
-                force=force,
-                dry_run=dry_run,
+            return view._placed(
+                lambda source: checkout(
+                    source,
+                    view.entries(),
+                    dst,
+                    progress,
+                    uri=view.uri,
+                    digest=str(view.digest),
+                    allow_patterns=allow_patterns,
+                    ignore_patterns=ignore_patterns,
+                    force=force,
+                    dry_run=dry_run,
+                ),
+                is_linked=link,
             )
 
     def share(self, path: str | None = None, hours: float = 24) -> list[Shared]:
@@ -212,11 +252,31 @@ class Version(VersionFiles):
 
     @property
     def _objects(self) -> ObjectSource:
-        return ObjectSource(self._handle.blobs, self._find_places)
+        """Where objects stand by what the index says now."""
+        return ObjectSource(self._handle.blobs, lambda entries: self._pinned.index_view.places(self._rows_of(entries)))
 
-    def _find_places(self, digests: Sequence[bytes]) -> dict[bytes, Placement]:
-        view = self._pinned._index_view
-        return view.places([EntryRow("", digest, 0, 0, 0) for digest in digests])
+    def _placed(self, place: Callable[[ObjectSource], T], *, is_linked: bool = False) -> T:
+        """Do what brings files to this machine, through its cache, and keep the list of a whole version's files with them.
+
+        The places come from that list where there is one. Should one be out of date, it is done again, which goes on where it
+        stopped, with the places that the index says.
+        """
+        if not self._path:
+            self._pinned.try_manifest()
+        contents = self._pinned.reader.contents
+
+        def source(view: View) -> ObjectSource:
+            find = lambda entries: view.places(self._rows_of(entries))  # noqa: E731 - one line, used once
+            return ObjectSource(
+                contents.driver, find, contents.cache, contents.store_uid, keeps=contents.cache is not None, is_linked=is_linked
+            )
+
+        view, index_view = self._pinned.view, self._pinned.index_view
+        with self._pinned.listing_missing(lambda: self._rows(self._path)):
+            if view is not index_view:
+                with suppress(DownloadError):
+                    return place(source(view))
+            return place(source(index_view))
 
     @property
     def _handle(self) -> Handle:

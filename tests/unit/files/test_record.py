@@ -45,7 +45,9 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_merging_keeps_each_distinct_row_once_sorted() -> None:
     a, b, other_b = row("a"), row("b"), row("b", b"other")
-    assert merge_rows([b, a], [other_b, a]) == [a, b, other_b]
+    assert list(merge_rows([a, b], iter([a, other_b]))) == [a, b, other_b]
+    assert list(merge_rows([], [b])) == [b]
+    assert list(merge_rows()) == []
 
 
 def test_hostile_records_are_refused(tmp_path: Path) -> None:

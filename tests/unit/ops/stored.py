@@ -26,9 +26,10 @@ class Stored:
     def source(self) -> ObjectSource:
         return ObjectSource(self.driver, self.find_placements)
 
-    def find_placements(self, digests: Sequence[bytes]) -> Mapping[bytes, Placement]:
-        assert len(digests) <= LOOKUP_MAX
+    def find_placements(self, entries: Sequence[Entry]) -> Mapping[bytes, Placement]:
+        assert len(entries) <= LOOKUP_MAX
         self.lookups += 1
+        digests = {entry.digest.raw for entry in entries}
         return {digest: self.placements[digest] for digest in digests if digest in self.placements}
 
     def version(self, files: Mapping[str, bytes], *, executable: Sequence[str] = ()) -> list[Entry]:

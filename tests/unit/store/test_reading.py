@@ -13,7 +13,7 @@ import pytest
 import vds
 from tests.unit.store.trees import ReadDriver, write_tree
 from vds.engine import versionreader
-from vds.errors import CorruptionError, EntryNotFoundError, InvalidInputError, UnavailableError
+from vds.errors import CorruptionError, DownloadError, EntryNotFoundError, InvalidInputError, UnavailableError
 from vds.model.checks import LEAF_BYTES
 from vds.store import Store, Version
 from vds.store import pinned as pinned_module
@@ -275,6 +275,64 @@ class TestThisMachine:
         assert {entry.path: body for entry, body in again.stream("twin")} == {"twin/a": b"the same", "twin/b": b"the same"}
 
 
+class TestCopies:
+    def test_a_second_copy_makes_no_request(self, version: Version, driver: ReadDriver, tmp_path: Path) -> None:
+        version.download(tmp_path / "one", show_progress=False)
+        assert driver.reads
+        driver.reads.clear()
+        version.checkout(tmp_path / "two", show_progress=False)
+        version.download(tmp_path / "three", "small", show_progress=False)
+        assert driver.reads == []
+        for copy in ("one", "two"):
+            assert read_tree(tmp_path / copy) == TREE
+        assert {f"small/{path}": body for path, body in read_tree(tmp_path / "three").items()} == SMALL
+        assert version.read_bytes("huge.bin", 5, 5) == TREE["huge.bin"][5:10]
+        assert driver.reads == []
+
+    def test_what_is_more_than_half_of_the_cache_is_not_kept(
+        self, source: Path, driver: ReadDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        size_bytes = sum(map(len, TREE.values()))
+        for cap, kept in ((2 * size_bytes - 1, 0), (2 * size_bytes, 2)):
+            monkeypatch.setenv("VDS_CACHE", str(tmp_path / f"cache-{cap}"))
+            monkeypatch.setenv("VDS_CACHE_MAX", str(cap))
+            with vds.connect(driver.url, create=True) as store:
+                made = store.namespace("n").upload(source, show_progress=False).version
+                made.download(tmp_path / f"copy-{cap}", show_progress=False)
+            objects = tmp_path / f"cache-{cap}" / "objects"
+            assert sum(path.is_file() for path in objects.rglob("*")) == kept
+
+    def test_linked_files_are_those_of_the_cache(self, version: Version, own_cache: Path, tmp_path: Path) -> None:
+        version.checkout(tmp_path / "copy", link=True, show_progress=False)
+        assert read_tree(tmp_path / "copy") == TREE
+        placed = (tmp_path / "copy" / "large.bin").stat()
+        kept = version.fetch("large.bin").stat()
+        shares_bytes = placed.st_ino != kept.st_ino  # a reflink, where the disk has them
+        assert shares_bytes or not placed.st_mode & 0o222
+        assert (tmp_path / "copy" / "small" / "001").stat().st_mode & 0o200
+
+    def test_a_part_can_be_checked_out(self, version: Version, tmp_path: Path) -> None:
+        version.checkout(tmp_path / "copy", allow_patterns=["small/00*", "twin/"], ignore_patterns=["*/b"], show_progress=False)
+        assert sorted(read_tree(tmp_path / "copy")) == [*(f"small/00{n}" for n in range(10)), "twin/a"]
+        assert vds.status(tmp_path / "copy").is_clean
+
+    def test_a_stale_manifest_costs_a_second_look(self, version: Version, driver: ReadDriver, tmp_path: Path) -> None:
+        version._pinned.need_manifest()
+        for path in ("large.bin", "small/001"):
+            old, new = driver.move(TREE[path])
+            with version._doors.index._live_engine().begin() as connection:
+                connection.exec_driver_sql("UPDATE blob SET key = ? WHERE key = ?", (new, old))
+        version.download(tmp_path / "copy", show_progress=False)
+        assert read_tree(tmp_path / "copy") == TREE
+
+    def test_damage_fails_the_files_it_is_in(self, version: Version, driver: ReadDriver, tmp_path: Path) -> None:
+        driver.replace(TREE["large.bin"], bytes(len(TREE["large.bin"])))
+        with pytest.raises(DownloadError) as caught:
+            version.download(tmp_path / "copy", show_progress=False)
+        assert caught.value.failures.keys() == {"large.bin"}
+        assert read_tree(tmp_path / "copy") == {path: body for path, body in TREE.items() if path != "large.bin"}
+
+
 class TestOffline:
     @pytest.fixture
     def away(self, version: Version, driver: ReadDriver) -> Version:
@@ -314,6 +372,13 @@ class TestOffline:
         again = pickle.loads(pickle.dumps(caught.value))
         assert (again.paths, again.kind, str(again)) == (("twin/b",), "offline", str(caught.value))
 
+    def test_copies_come_from_the_cache_or_name_what_is_missing(self, away: Version, tmp_path: Path) -> None:
+        away.download(tmp_path / "small", "small", show_progress=False)
+        assert len(read_tree(tmp_path / "small")) == len(SMALL)
+        with pytest.raises(OfflineError) as caught:
+            away.checkout(tmp_path / "all", show_progress=False)
+        assert caught.value.paths == ("huge.bin", "twin/a", "twin/b")
+
     def test_only_what_is_pinned_is_found(self, away: Version, driver: ReadDriver) -> None:
         store = vds.connect(driver.url)
         for ref in ("team/raw", "team/raw@latest", "team/raw@2", "customers:prod"):
@@ -348,6 +413,14 @@ class TestOffline:
         store = vds.connect(driver.url)
         driver.is_away = False
         assert [row.name for row in store.namespaces()] == ["team/raw"]
+
+
+def read_tree(root: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and ".vds" not in path.relative_to(root).parts
+    }
 
 
 def refuse(*_: object) -> None:
