@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 from blake3 import blake3
 
 from vds.errors import CorruptionError
+from vds.model.digest import Digest
 from vds.pipeline import parallel_map
 
 if TYPE_CHECKING:
@@ -187,9 +188,10 @@ class ObjectFile(io.RawIOBase):
             return
         self._hasher.update(data)
         self._hashed_bytes += len(data)
-        if self._hashed_bytes == self.size and self._hasher.digest() != self._source.digest_raw:
+        if self._hashed_bytes == self.size and (found := Digest.from_raw(self._hasher.digest())).raw != self._source.digest_raw:
             self._window = memoryview(b"")
-            raise CorruptionError(f"{self.name!r} is corrupt: its bytes do not have its digest", hint="run: vds fsck")
+            digest = Digest.from_raw(self._source.digest_raw)
+            raise CorruptionError(f"object {digest} ({self.name!r}) is corrupt: read {found}", hint="run: vds fsck")
 
     def _check_open(self) -> None:
         if self.closed:
