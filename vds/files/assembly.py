@@ -14,6 +14,7 @@ from threading import Lock, Semaphore
 from blake3 import blake3
 
 from vds.buffers import Loan
+from vds.files.cache import ObjectDraft
 from vds.files.place import Target
 from vds.files.placer import Stamp, Temporary, explained, write_all
 
@@ -29,6 +30,7 @@ class Assembly:
         size_bytes: of the whole.
         mode: as of entries.
         waiting: counts the pieces that all assemblies together may keep in memory until it is their turn.
+        draft: for the cache, is written along, or cloned at the end where the disk can; None for none.
 
     Raises:
         ConflictError: something that is not a regular file stands there, or on the way.
@@ -36,7 +38,15 @@ class Assembly:
         OSError: the system refused.
     """
 
-    def __init__(self, target: Target, path: str, size_bytes: int, mode: int, waiting: Semaphore) -> None:
+    def __init__(
+        self,
+        target: Target,
+        path: str,
+        size_bytes: int,
+        mode: int,
+        waiting: Semaphore,
+        draft: ObjectDraft | None = None,
+    ) -> None:
         self._placer = target.placer
         self._path = path
         self._size_bytes = size_bytes
@@ -50,6 +60,9 @@ class Assembly:
         self._placer.check_place(path)
         with explained(path):
             self._file: Temporary = self._placer.begin(mode)
+        self._draft = draft
+        # Both are empty yet: whether they can share bytes is known without any.
+        self._is_cloned = draft is not None and draft.clone(self._file.descriptor)
 
     def put(self, offset_bytes: int, length_bytes: int, loan: Loan) -> bool:
         """Take in the piece that begins at an offset and lies at the start of a buffer, which is given back.
@@ -61,6 +74,8 @@ class Assembly:
             # One at a time: the kernel admits no more to one file, and lets those who wait spin.
             with explained(self._path), self._writing:
                 _write_at(self._file.descriptor, loan.view[:length_bytes], offset_bytes)
+            if self._draft is not None and not self._is_cloned:
+                self._draft.write_at(offset_bytes, loan.view[:length_bytes])
         except BaseException:
             loan.release()
             raise
@@ -80,8 +95,13 @@ class Assembly:
         return self._hasher.digest()
 
     def finish(self, modified_ns: int) -> Stamp:
-        """Put the file in its place. Raises as the constructor does, and then nothing is left of it but what stood there."""
+        """Put the file in its place. Raises as the constructor does, and then nothing is left of it but what stood there.
+
+        The cache keeps it first, while nobody else can have written to it.
+        """
         with self._file:
+            if self._draft is not None and (not self._is_cloned or self._draft.clone(self._file.descriptor)):
+                self._draft.keep()
             return self._placer.finish(self._file, self._path, modified_ns)
 
     def close(self) -> None:
@@ -92,6 +112,8 @@ class Assembly:
             if loan is not None:
                 self._waiting.release()
                 loan.release()
+        if self._draft is not None:
+            self._draft.drop()
         self._file.__exit__()
 
     def _hash(self, first: Loan) -> bool:

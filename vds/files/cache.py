@@ -20,6 +20,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 from blake3 import blake3
@@ -30,6 +31,7 @@ from vds.files.cachelist import CacheListing, VerifyResult, list_cache, verify_c
 from vds.files.cacheranges import RangeFiles
 from vds.files.cacheroom import PruneResult, Room
 from vds.files.cachetree import MANIFESTS, OBJECTS, CacheTree, NotTakenError, Temporary, mark_used, remove
+from vds.files.clone import clone
 from vds.files.lease import Lease, lease_of
 from vds.model.digest import DIGEST_SIZE_BYTES, Digest
 
@@ -112,6 +114,25 @@ class Cache:
 
         return self._find(name, size_bytes) or self._put(name, fill, size_bytes)
 
+    def begin_object(self, digest_raw: bytes, size_bytes: int) -> ObjectDraft | None:
+        """Begin an object that is written in pieces, beside its file elsewhere; None when the cache has it or cannot take it."""
+        name = _name(OBJECTS, digest_raw)
+        if self._find(name, size_bytes) is not None:
+            return None
+        reserved_bytes = 0
+        try:
+            self._room.reserve(size_bytes)
+            reserved_bytes = size_bytes
+            return ObjectDraft(self, self._tree.temporary(size_bytes), name, size_bytes)
+        except NotTakenError as err:
+            self._room.release(reserved_bytes)
+            self.say(err, err.reason)
+            return None
+
+    def release(self, size_bytes: int) -> None:
+        """Take back room that was reserved for what was not kept after all."""
+        self._room.release(size_bytes)
+
     def drop_object(self, digest_raw: bytes) -> None:
         """Remove an object that turned out to be damaged, even if it is held."""
         path = self._tree.at(_name(OBJECTS, digest_raw))
@@ -129,7 +150,7 @@ class Cache:
         try:
             return self._ranges.find(store, key, offset_bytes, offset_bytes + length_bytes)
         except OSError as err:
-            self._say(err, err.errno)
+            self.say(err, err.errno)
             return None
 
     def put_range(self, store: str, key: str, offset_bytes: int, data: Buffer) -> bool:
@@ -137,10 +158,10 @@ class Cache:
         try:
             self._ranges.put(store, key, offset_bytes, data)
         except NotTakenError as err:
-            self._say(err, err.reason)
+            self.say(err, err.reason)
             return False
         except OSError as err:
-            self._say(err, err.errno)
+            self.say(err, err.errno)
             return False
         return True
 
@@ -149,7 +170,7 @@ class Cache:
         try:
             self._ranges.drop(store, key, offset_bytes, offset_bytes + length_bytes)
         except OSError as err:
-            self._say(err, err.errno)
+            self.say(err, err.errno)
 
     def find_manifest(self, digest_raw: bytes) -> Path | None:
         """Return the file of a version's manifest, or None; it may be evicted before it is opened."""
@@ -188,7 +209,7 @@ class Cache:
         try:
             return sorted(Path(file.path) for file in self._tree.files(MANIFESTS))
         except OSError as err:
-            self._say(err, err.errno)
+            self.say(err, err.errno)
             return []
 
     def list(self) -> CacheListing:
@@ -240,7 +261,7 @@ class Cache:
         except FileNotFoundError:
             return None
         except OSError as err:
-            self._say(err, err.errno)
+            self.say(err, err.errno)
             return None
         if not stat.S_ISREG(found.st_mode) or size_bytes not in (None, found.st_size):
             return None
@@ -258,7 +279,7 @@ class Cache:
         except OSError as err:
             if err.errno == errno.EROFS:
                 return path  # on a disk that cannot be written nothing is evicted
-            self._say(err, err.errno)
+            self.say(err, err.errno)
             return None
 
     def _put(self, name: str, fill: Callable[[Temporary], None], size_bytes: int | None) -> Path | None:
@@ -279,14 +300,15 @@ class Cache:
                 file.place(name, sync=True)
                 is_placed = True
         except NotTakenError as err:
-            self._say(err, err.reason)
+            self.say(err, err.reason)
             return None
         finally:
             if not is_placed:
                 self._room.release(reserved_bytes)
         return Path(self._tree.at(name))
 
-    def _say(self, err: Exception, reason: int | str | None) -> None:
+    def say(self, err: Exception, reason: int | str | None) -> None:
+        """Log, once for each reason, why the cache is done without."""
         if reason not in self._said:
             self._said.add(reason)
             _log.warning("the cache %s cannot be used as it should, and is done without: %s", self.root, err)
@@ -301,6 +323,63 @@ class Cache:
             ) from err
         except OSError as err:
             raise UnavailableError(f"the cache {str(self.root)!r} cannot be used: {err}", hint="look at that directory") from err
+
+
+class ObjectDraft:
+    """An object that is being written, in whatever order; it counts once `keep` has returned True. Thread-safe.
+
+    What the cache cannot take ends the draft, never the work that it goes along with.
+    """
+
+    def __init__(self, cache: Cache, file: Temporary, name: str, size_bytes: int) -> None:
+        self._cache = cache
+        self._file: Temporary | None = file
+        self._name = name
+        self._size_bytes = size_bytes
+        self._lock = Lock()
+
+    def write_at(self, offset_bytes: int, data: Buffer) -> None:
+        """Write bytes where they belong."""
+        view = memoryview(data)
+        with self._lock:
+            try:
+                while view and self._file is not None:
+                    count = self._file.write_at(view, offset_bytes)
+                    view, offset_bytes = view[count:], offset_bytes + count
+            except NotTakenError as err:
+                self._end(err)
+
+    def clone(self, source: int) -> bool:
+        """Have it share the bytes of an open file; False where the disk cannot, or there is no draft any more."""
+        with self._lock:
+            return self._file is not None and clone(source, self._file.fileno())
+
+    def keep(self) -> bool:
+        """Take what was written for the object, which its caller has held against the digest; False when it was not kept."""
+        with self._lock:
+            if self._file is None:
+                return False
+            try:
+                self._file.place(self._name, sync=True)
+            except NotTakenError as err:
+                self._end(err)
+                return False
+            self._file.close()
+            self._file = None
+            return True
+
+    def drop(self) -> None:
+        """Forget it, unless it was kept; idempotent."""
+        with self._lock:
+            self._end(None)
+
+    def _end(self, err: NotTakenError | None) -> None:
+        if err is not None:
+            self._cache.say(err, err.reason)
+        if self._file is not None:
+            self._file.__exit__(None, None, None)
+            self._file = None
+            self._cache.release(self._size_bytes)
 
 
 def _reopen(root: str, bytes_max: int) -> Cache:

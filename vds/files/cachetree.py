@@ -112,9 +112,8 @@ class CacheTree:
         """Return whether anything was put yet."""
         return os.path.isdir(self.root)
 
-    @contextmanager
-    def temporary(self, reserved_bytes: int) -> Iterator[Temporary]:
-        """Lend a new file, which is removed at the end unless it was placed.
+    def temporary(self, reserved_bytes: int) -> Temporary:
+        """Return a new file, which is removed when it is left as a context, unless it was placed.
 
         Args:
             reserved_bytes: what was counted for it already, so that a walk meanwhile counts it too; all that it will hold, or 0.
@@ -124,8 +123,7 @@ class CacheTree:
         """
         with _refusals():
             descriptor, path = self.create(PARTIAL, 0o444, f"-{reserved_bytes}")
-        with Temporary(self, descriptor, path) as file:
-            yield file
+        return Temporary(self, descriptor, path)
 
     def create(self, directory: str, mode: int, suffix: str = "") -> tuple[int, str]:
         """Make a file of a random name, and return it open for writing, locked until it is closed, and its path.
@@ -281,6 +279,14 @@ class Temporary(io.FileIO):
         view = memoryview(data)
         while view:
             view = view[self.write(view) :]
+
+    def write_at(self, data: memoryview, offset_bytes: int) -> int:
+        """Write some of `data` at a place and return how much; used by one thread at a time."""
+        with _refusals():
+            if sys.platform == "win32":  # which has no call for a place in a file
+                self.seek(offset_bytes)
+                return self.write(data)
+            return os.pwrite(self.fileno(), data, offset_bytes)
 
     def place(self, name: str, *, sync: bool) -> None:
         """Give it its name below the root; what stands there is replaced.

@@ -14,6 +14,7 @@ from vds.blobs.reads import RangeRead, Wanted, damage_error, read_into
 from vds.buffers import BufferPool
 from vds.errors import VdsError
 from vds.files.assembly import Assembly
+from vds.files.cache import Cache
 from vds.files.outcome import STOPS, Outcome, PlacedFile
 from vds.files.place import Target
 from vds.model.entry import Entry
@@ -62,9 +63,13 @@ class PiecePlacer:
         target: where to.
         pool: of buffers, each as long as a piece may be.
         waiting_max: how many pieces may be kept in memory until it is their turn to be hashed.
+        cache: keeps what comes; None for none.
     """
 
-    def __init__(self, driver: BlobDriver, target: Target, pool: BufferPool, waiting_max: int) -> None:
+    def __init__(
+        self, driver: BlobDriver, target: Target, pool: BufferPool, waiting_max: int, cache: Cache | None = None
+    ) -> None:
+        self._cache = cache
         self._driver = driver
         self._target = target
         self._pool = pool
@@ -119,7 +124,13 @@ class PiecePlacer:
         with file.lock:
             if file.assembly is None:
                 entry = file.entries[0]
-                file.assembly = Assembly(self._target, entry.path, entry.size_bytes, entry.mode, self._waiting)
+                draft = self._cache.begin_object(file.item.digest_raw, entry.size_bytes) if self._cache is not None else None
+                try:
+                    file.assembly = Assembly(self._target, entry.path, entry.size_bytes, entry.mode, self._waiting, draft)
+                except BaseException:
+                    if draft is not None:
+                        draft.drop()
+                    raise
                 self._unfinished.add(file)
             return file.assembly
 

@@ -155,7 +155,7 @@ class _Work:
         self._placers = Placers(target, self._pool, small)
         cached = CachedRanges(cache, source.store_uid, self._keeps)
         self._ranges = RangePlacer(source.driver, cached, self._placers, self._pool)
-        self._pieces = PiecePlacer(source.driver, target, self._pool, limits.workers)
+        self._pieces = PiecePlacer(source.driver, target, self._pool, limits.workers, cache if self._keeps else None)
 
     def close(self) -> None:
         """End the helpers and remove what is not whole; nothing may be running."""
@@ -210,7 +210,7 @@ class _Work:
 
     def _tasks_of(self, read: RangeRead, entries: ByDigest) -> Iterator[_Task]:
         first = read.members[0]
-        if self._keeps and first.placement.length_bytes >= MEMBER_BYTES_END:
+        if self._keeps and self._source.is_linked and first.placement.length_bytes >= MEMBER_BYTES_END:
             task = _Cached(first, entries.of(first.digest_raw), None)
             if read.length_bytes <= READ_BYTES_MAX:
                 yield task

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vds.blobs.driver import BlobDriver
+from vds.blobs.packs import MEMBER_BYTES_END
 from vds.blobs.reads import RangeRead, Wanted, damage_error, read_into
 from vds.buffers import BufferPool, Loan
 from vds.errors import CorruptionError
@@ -62,7 +63,11 @@ class CachedRanges:
 
     def keep(self, read: RangeRead, view: memoryview) -> None:
         """Put a range there that was read from its blob, and is good."""
-        if self.cache is not None and self.keeps:
+        if self.cache is None or not self.keeps:
+            return
+        if read.length_bytes >= MEMBER_BYTES_END and len(read.members) == 1:
+            self.cache.put_object(read.members[0].digest_raw, [view], size_bytes=read.length_bytes)
+        else:
             self.cache.put_range(self.store_uid, read.key, read.offset_bytes, view)
 
     def drop(self, read: RangeRead) -> None:
