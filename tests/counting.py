@@ -1,12 +1,15 @@
-"""A blob service in memory that counts what is asked of it."""
+"""A blob service in memory, and helper processes, that count what is asked of them."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 from vds.blobs.driver import Blob
 from vds.blobs.memory import MemoryDriver
 from vds.errors import UnavailableError
+from vds.helper import Helper
 
 
 class ReadCounter(MemoryDriver):
@@ -40,3 +43,33 @@ class ReadCounter(MemoryDriver):
 
     def read_range_into(self, key: str, offset_bytes: int, target: memoryview) -> None:
         target[:] = self.read_range(key, offset_bytes, len(target))
+
+
+class CountedHelper(Helper):
+    """Counts the helpers, their calls, and how many of those ran at each one's start; `before` is called in front of each."""
+
+    started: list[CountedHelper]
+    calls: list[int]
+    running: list[int]
+    depths: list[int]
+    before: Callable[[CountedHelper], None]
+
+    def __init__(self, module: str, function: str, descriptor: int) -> None:
+        super().__init__(module, function, descriptor)
+        self.started.append(self)
+
+    def call(self, request: Any) -> Any:
+        self.calls.append(self.pid)
+        self.running.append(self.pid)
+        self.depths.append(len(self.running))
+        try:
+            type(self).before(self)
+            return super().call(request)
+        finally:
+            self.running.remove(self.pid)
+
+    @classmethod
+    def reset(cls) -> None:
+        """Forget what was counted."""
+        cls.started, cls.calls, cls.running, cls.depths = [], [], [], []
+        cls.before = lambda helper: None

@@ -20,25 +20,13 @@ import fsspec
 import vds
 import vds.pins
 from tests.counting import ReadCounter
+from tests.fspins import own_process as own_process
 from vds.fs import VdsFileSystem
-from vds.pins import Pins
 from vds.store import Store
 
 CONNECT = import_module("vds.store.connect")  # `vds.store.connect` is the function
 ROWS = 1000
 PARQUET = "vds://customers:prod/part-0.parquet"
-
-
-@pytest.fixture(autouse=True)
-def _own_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Begin as a new process does: nothing pinned, no store open, no instance, no cache."""
-    pins = Pins()
-    monkeypatch.setattr(vds.pins, "PINS", pins)
-    monkeypatch.setattr("vds.fs.pinned.PINS", pins)
-    monkeypatch.setenv("VDS_CACHE", str(tmp_path / "cache"))
-    VdsFileSystem.clear_instance_cache()
-    yield
-    VdsFileSystem.clear_instance_cache()
 
 
 @pytest.fixture

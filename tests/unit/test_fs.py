@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 import vds
 import vds.pins
 from tests.counting import ReadCounter
+from tests.fspins import own_process as own_process
 from tests.support import write_tree
 from vds.blobs.memory import MemoryDriver
 from vds.errors import CorruptionError, EntryNotFoundError, InvalidInputError, NotFoundError, UnavailableError
@@ -32,7 +33,6 @@ from vds.fs import ReadOnlyError, VdsFileSystem
 from vds.fs.ranges import SMALL_BYTES
 from vds.fs.transfer import LARGE_BYTES
 from vds.model.ref import SCHEME, parse_ref_path
-from vds.pins import Pins
 from vds.store import Store, Version
 
 CONNECT = import_module("vds.store.connect")  # `vds.store.connect` is the function
@@ -47,18 +47,6 @@ FILES = {
 }
 REFS = ["team/raw@1", "team/raw@latest", "team/raw@2999-01-01T12:00:00+01:00", "customers:prod", "customers:1"]
 _numbers = itertools.count(1)
-
-
-@pytest.fixture(autouse=True)
-def _own_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Begin as a new process does: nothing pinned, no store open, no instance, no cache."""
-    pins = Pins()
-    monkeypatch.setattr(vds.pins, "PINS", pins)
-    monkeypatch.setattr("vds.fs.pinned.PINS", pins)
-    monkeypatch.setenv("VDS_CACHE", str(tmp_path / "cache"))
-    VdsFileSystem.clear_instance_cache()
-    yield
-    VdsFileSystem.clear_instance_cache()
 
 
 @pytest.fixture

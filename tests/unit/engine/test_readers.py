@@ -3,13 +3,14 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.counting import CountedHelper
 from tests.unit.engine.test_gather import break_tree, scan
 from tests.unit.store.trees import write_tree
 from vds.blobs.packs import PACK_BUFFER_BYTES
@@ -26,35 +27,10 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="helpers are use
 WAIT_S = 30  # only ever reached by a test that fails
 
 
-class CountedHelper(Helper):
-    """Counts the helpers, their calls, and how many of those ran at each one's start; `before` is called in front of each."""
-
-    started: list[CountedHelper]
-    calls: list[int]
-    running: list[int]
-    depths: list[int]
-    before: Callable[[CountedHelper], None]
-
-    def __init__(self, module: str, function: str, descriptor: int) -> None:
-        super().__init__(module, function, descriptor)
-        self.started.append(self)
-
-    def call(self, request: Any) -> Any:
-        self.calls.append(self.pid)
-        self.running.append(self.pid)
-        self.depths.append(len(self.running))
-        try:
-            type(self).before(self)
-            return super().call(request)
-        finally:
-            self.running.remove(self.pid)
-
-
 @pytest.fixture(autouse=True)
 def counted(monkeypatch: pytest.MonkeyPatch) -> type[CountedHelper]:
     """Have a helper started after ten small files, and one more after twenty and thirty."""
-    CountedHelper.started, CountedHelper.calls, CountedHelper.running, CountedHelper.depths = [], [], [], []
-    CountedHelper.before = lambda helper: None
+    CountedHelper.reset()
     monkeypatch.setattr(readers_module, "Helper", CountedHelper)
     monkeypatch.setattr(readers_module, "HELPER_FILES", (10, 20, 30))
     return CountedHelper

@@ -4,7 +4,7 @@ import errno
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
+from tests.counting import CountedHelper
 from vds.buffers import BufferPool, Loan
 from vds.errors import NoSpaceError, VdsError
 from vds.files import placer as placer_module
@@ -41,28 +42,10 @@ def target(tmp_path: Path) -> Iterator[Target]:
         yield made
 
 
-class CountedHelper(Helper):
-    """Keeps the helpers and their calls; `before` is called in front of each."""
-
-    started: list[CountedHelper]
-    calls: list[int]
-    before: Callable[[CountedHelper], None]
-
-    def __init__(self, module: str, function: str, descriptor: int) -> None:
-        super().__init__(module, function, descriptor)
-        self.started.append(self)
-
-    def call(self, request: Any) -> Any:
-        self.calls.append(self.pid)
-        type(self).before(self)
-        return super().call(request)
-
-
 @pytest.fixture(autouse=True)
 def counted(monkeypatch: pytest.MonkeyPatch) -> type[CountedHelper]:
     """Have a helper started for ten files, and one more for twenty."""
-    CountedHelper.started, CountedHelper.calls = [], []
-    CountedHelper.before = lambda helper: None
+    CountedHelper.reset()
     monkeypatch.setattr(placers_module, "Helper", CountedHelper)
     monkeypatch.setattr(placers_module, "HELPER_FILES", (10, 20))
     return CountedHelper
