@@ -20,16 +20,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 
 import vds
-from vds.engine.commit import commit
-from vds.engine.session import session
-from vds.index.schema import staged
-from vds.index.staging import WRITTEN
+from benchmarks.rows import put_rows
 from vds.model.digest import EMPTY_RAW
-from vds.model.path import EntryPath
-from vds.ops.upload import UploadPlan
 from vds.store import Store
 
 RESULTS = Path(__file__).parent / "results"
@@ -80,16 +76,7 @@ def run_round(directory: Path, files: int, rows: int, timings: Timings) -> None:
 
 def commit_rows(store: Store, rows: int, timings: Timings) -> None:
     """Stage and commit entries of no bytes: what the index alone costs."""
-    doors, intent = store._handle.doors, store._handle.intent()
-    with session(doors, "bench/rows", intent) as opened:
-        values = (
-            (doors.store.id, opened.part_id, f"{n % 1000:03}/{n:08}.png", WRITTEN, 1, 0, EMPTY_RAW, 0, 0o644, n)
-            for n in range(rows)
-        )
-        with timed(timings, f"stage {rows} rows"):
-            doors.index.run(lambda connection: doors.index.insert_rows(connection, staged, values))
-        with timed(timings, f"plan and commit {rows} rows"):
-            commit(doors, UploadPlan(opened.area, EntryPath(""), True, False).request(doors, opened, intent))
+    put_rows(store, "bench/rows", repeat((EMPTY_RAW, 0), rows), timed=lambda step: timed(timings, f"{step} {rows} rows"))
 
 
 def make_tree(root: Path, files: int) -> Path:

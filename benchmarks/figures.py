@@ -53,6 +53,11 @@ def rate_of(cell: Cell, peer: str) -> Spread | None:
     return spread_of([scale / each for each in seconds_each(cell, peer) if each])
 
 
+def ours_of(cell: Cell) -> str:
+    """Return the peer that the others are compared with: vds, or the first of its ways."""
+    return next((name for name in cell["peers"] if name.startswith("vds")), "vds")
+
+
 def ratio_to(cell: Cell, peer: str, ours: str = "vds") -> Spread | None:
     """Return how many times faster `ours` was than `peer`, from the ratio of each round in which both came to their end."""
     pairs = zip(seconds_each(cell, ours), seconds_each(cell, peer), strict=False)

@@ -15,13 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.catalog import PEERS, SLOW_FILES_MAX, Peer
+from benchmarks.catalog import PEERS, Peer
+from benchmarks.cells import run_cell
 from benchmarks.install import BENCH, ROOT, find_absence, find_version
 from benchmarks.report import print_report
-from benchmarks.runs import Run, RunError
-from benchmarks.scenarios import SCENARIOS
-from benchmarks.server import NullServer, null_server
-from benchmarks.workloads import WORKLOADS, Tree, Workload, find_scratch, make_tree, sample_tree
+from benchmarks.server import null_server
+from benchmarks.workloads import WORKLOADS, Workload, find_scratch, make_tree
 
 RESULTS = Path(__file__).parent / "results"
 KEPT_BY_DEFAULT = BENCH / "last.json"
@@ -69,42 +68,17 @@ def run_cells(wanted: Wanted, absent: set[str]) -> Iterator[dict[str, Any]]:
     """Yield the figures of each workload on each wire at each latency, as they come."""
     with tempfile.TemporaryDirectory(prefix="vds-bench-", dir=find_scratch(), ignore_cleanup_errors=True) as text:
         for workload in wanted.workloads:
-            peers = [peer for peer in wanted.peers if peer.name not in absent and (workload.is_shared or peer.is_vds)]
+            able = [peer for peer in wanted.peers if peer.name not in absent and workload.does in peer.does]
+            peers = [peer for peer in able if workload.is_shared or peer.is_vds]
             if not peers:
                 continue
             tree = make_tree(workload, Path(text))
             # What only vds does is measured once for each latency: encryption adds nothing that `big` and `small` do not show.
             wires = wanted.wires if workload.is_shared else wanted.wires[:1]
             for wire in wires:
-                for latency_ms in wanted.latencies_ms:
-                    with null_server(latency_ms=latency_ms, is_tls=wire == "tls") as server:
-                        yield run_cell(wanted, workload, peers, server, tree)
-
-
-def run_cell(wanted: Wanted, workload: Workload, peers: Sequence[Peer], server: NullServer, tree: Tree) -> dict[str, Any]:
-    """Run all rounds of one cell and return its figures."""
-    wire = "tls" if server.ca_path else "plain"
-    cell: dict[str, Any] = {"workload": workload.name, "title": workload.title, "latency_ms": server.latency_ms, "wire": wire}
-    cell |= {"files": tree.files, "bytes": tree.bytes, "peers": {}}
-    for number in range(wanted.rounds):
-        for peer in peers:
-            part = sample_tree(tree, SLOW_FILES_MAX if peer.is_slow else 0)
-            workers = wanted.workers or peer.workers_for(workload, server.latency_ms)
-            state = (BENCH if peer.is_on_disk else tree.path.parent) / f"state-{peer.name}-{os.getpid()}"
-            run = Run(peer, server, part, workers, state)
-            empty = {"workers": workers, "files": part.files, "bytes": part.bytes, "runs": [], "failed": {}}
-            kept = cell["peers"].setdefault(peer.name, empty)
-            try:
-                figures: dict[str, Any] | None = SCENARIOS[workload.before](run)
-            except RunError as err:
-                figures, kept["failed"][str(number)] = None, str(err)
-                print(f"{peer.name} failed: {err}", file=sys.stderr)
-            finally:
-                run.forget()
-            kept["runs"].append(figures)  # None keeps the rounds of all peers in step, as ratios need them
-            seconds = f"{figures['seconds']:.3f} s" if figures else "failed"
-            print(f"{workload.name} {wire} {server.latency_ms:g} ms round {number + 1} {peer.name}: {seconds}", file=sys.stderr)
-    return cell
+                for latency_ms in wanted.latencies_ms[:1] if workload.is_local else wanted.latencies_ms:
+                    with null_server(latency_ms=latency_ms, is_tls=wire == "tls", keeps_bodies=workload.is_read) as server:
+                        yield run_cell(workload, peers, server, tree, rounds=wanted.rounds, workers=wanted.workers)
 
 
 def describe(wanted: Wanted, absent: dict[str, str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.catalog import PEERS
-from benchmarks.figures import Cell, cpu_of, is_large, median_of, peak_of, rate_of, ratio_to, runs_of, spread_of
+from benchmarks.figures import Cell, cpu_of, is_large, median_of, ours_of, peak_of, rate_of, ratio_to, runs_of, spread_of
 from benchmarks.targets import judge
 
 
@@ -37,8 +37,10 @@ def print_report(result: dict[str, Any]) -> None:
 
 
 def _print_cell(cell: Cell) -> None:
-    unit = "GB/s" if is_large(cell) else "files/s"
-    print(f"\n### {cell['title']}; {cell['wire']}, {cell['latency_ms']:g} ms ({cell['files']} files, {cell['bytes']} bytes)\n")
+    things = cell.get("unit", "files")
+    unit = "GB/s" if is_large(cell) else f"{things}/s"
+    print(f"\n### {cell['title']}; {cell['wire']}, {cell['latency_ms']:g} ms ({cell['files']} {things}, {cell['bytes']} bytes)\n")
+    ours = ours_of(cell)
     print(f"| peer | workers | seconds | {unit} | CPU s/GB | peak MiB | requests | vds is faster by |")
     print("|---|---|---|---|---|---|---|---|")
     for name, kept in cell["peers"].items():
@@ -47,8 +49,8 @@ def _print_cell(cell: Cell) -> None:
             print(f"| {PEERS[name].title} | failed: {next(iter(kept['failed'].values()), '')[:200]!r} | | | | | | |")
             continue
         seconds = spread_of([run["seconds"] for run in runs_of(cell, name)])
-        ratio = None if PEERS[name].is_vds else ratio_to(cell, name)
-        part = f", {kept['files']} files" if kept["files"] != cell["files"] else ""
+        ratio = None if PEERS[name].is_vds else ratio_to(cell, name, ours)
+        part = f", {kept['files']} {things}" if kept["files"] != cell["files"] else ""
         failed = f", {len(kept['failed'])} failed" if kept["failed"] else ""
         columns = [f"{PEERS[name].title}{part}{failed}", str(kept["workers"] or "own"), seconds.shown(3) if seconds else ""]
         columns += [rate.shown(2 if is_large(cell) else 0), cpu.shown(2), f"{peak:.0f}"]
@@ -59,13 +61,22 @@ def _print_cell(cell: Cell) -> None:
 
 def _print_notes(cell: Cell) -> None:
     """Print the facts that only vds's runs and the tools' have."""
+    has_reads = cell.get("unit") == "reads"
     for name in cell["peers"]:
+        is_told = PEERS[name].is_vds or has_reads
         facts = {
             "connect s": median_of(cell, name, "connect_s"),
             "whole process s": median_of(cell, name, "process_s"),
             "requests of the upload": median_of(cell, name, "upload_requests"),
+            "requests of the call": median_of(cell, name, "call_requests") if is_told else None,
+            "bytes sent to it": median_of(cell, name, "sent_bytes") if has_reads else None,
+            "one looked up in ms": median_of(cell, name, "lookup_ms"),
+            "the first in ms": median_of(cell, name, "lookup_ms_first"),
+            "one opened and read in ms": median_of(cell, name, "read_ms"),
             "bytes read": median_of(cell, name, "bytes_read"),
-            "bytes received": median_of(cell, name, "body_bytes") if PEERS[name].is_vds else None,
+            "bytes received": median_of(cell, name, "body_bytes")
+            if "upload" in PEERS[name].does and PEERS[name].is_vds
+            else None,
             "bytes received before the kill": median_of(cell, name, "arrived_before_bytes"),
             "server CPU s": median_of(cell, name, "server_cpu_s") if PEERS[name].is_vds else None,
             "files rewritten": median_of(cell, name, "rewritten"),

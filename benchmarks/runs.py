@@ -48,6 +48,11 @@ class Run:
     workers: int
     state: Path
 
+    @property
+    def units(self) -> dict[str, int]:
+        """What the peer is asked for: files and bytes, by which rates are taken."""
+        return {"files": self.tree.files, "bytes": self.tree.bytes}
+
     def clear(self) -> None:
         """Forget all that earlier runs left, on the server and here, and make the store that vds uploads to.
 
@@ -68,6 +73,16 @@ class Run:
         """Take away what the runs left; nothing is there to be found by the next peer."""
         self.server.reset()
         shutil.rmtree(self.state, ignore_errors=True)
+
+    def load(self) -> None:
+        """Make the store and upload the tree to it, before what is measured.
+
+        Raises:
+            RunError: not everything arrived.
+        """
+        self.clear()
+        self.check_whole(self.take())
+        self.server.reset(counters_only=True)
 
     def start(self) -> subprocess.Popen[str]:
         """Start the peer in a process group of its own; its output is to be collected by the caller."""
@@ -99,7 +114,7 @@ class Run:
             raise RunError(f"ended with {process.returncode}: {complaint.strip()[-600:]}")
         figures: Figures = json.loads(said.splitlines()[-1])
         stats = self.server.stats()
-        figures |= {name: stats[name] for name in ("requests", "refused", "connections", "body_bytes")}
+        figures |= {name: stats[name] for name in ("requests", "refused", "connections", "body_bytes", "sent_bytes")}
         figures["server_cpu_s"] = self.server.cpu_s() - server_cpu_s
         figures["kinds"] = {kind: count for kind, count in stats["kinds"].items() if count}
         return figures
@@ -117,9 +132,10 @@ class Run:
             raise RunError(f"{figures['body_bytes']} of {self.tree.bytes} bytes arrived")
 
     def _command(self) -> list[str]:
+        """Return the command of the peer."""
         command = [str(python_of(self.peer)), "-m", f"benchmarks.peers.{self.peer.module}", "--url", self.server.account_url]
         command += ["--container", CONTAINER, "--source", str(self.tree.path), "--key", ACCOUNT_KEY]
-        command += ["--workers", str(self.workers)]
+        command += ["--workers", str(self.workers), "--variant", self.peer.variant]
         return [*command, "--ca", str(self.server.ca_path)] if self.server.ca_path else command
 
     def _environment(self) -> dict[str, str]:

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 
+from benchmarks.reading import Reading
 from benchmarks.runs import RUN_TIMEOUT_S, Figures, Run, RunError, end_group
 from benchmarks.workloads import rewrite_files
 
@@ -23,13 +24,13 @@ def take_plain(run: Run) -> Figures:
 
 def take_uploaded(run: Run) -> Figures:
     """Measure an upload of what the same store holds already."""
-    run.check_whole(_before(run))
+    run.load()
     return run.take()
 
 
 def take_rewritten(run: Run) -> Figures:
     """Measure an upload after a hundredth of the files was given other bytes."""
-    run.check_whole(_before(run))
+    run.load()
     rewritten = rewrite_files(run.tree, CHANGED_SHARE)
     return run.take() | {"rewritten": rewritten}
 
@@ -55,10 +56,12 @@ def take_killed(run: Run) -> Figures:
     return run.take() | {"arrived_before_bytes": arrived_bytes}
 
 
-def _before(run: Run) -> Figures:
-    run.clear()
+def take_loaded(run: Run) -> Figures:
+    """Measure what reads a tree that the server was given before; only what the peer is to find is left of earlier runs."""
+    assert isinstance(run, Reading)
+    run.make_room()
     figures = run.take()
-    run.server.reset(counters_only=True)
+    run.check_read(figures)
     return figures
 
 
@@ -67,4 +70,5 @@ SCENARIOS: dict[str, Callable[[Run], Figures]] = {
     "uploaded": take_uploaded,
     "rewritten": take_rewritten,
     "killed": take_killed,
+    "loaded": take_loaded,
 }

@@ -98,8 +98,12 @@ def ask(account_url: str, path: str) -> bytes:
 
 
 @contextmanager
-def null_server(*, latency_ms: float = 0, is_tls: bool = False, port: int = 0) -> Iterator[NullServer]:
+def null_server(
+    *, latency_ms: float = 0, is_tls: bool = False, keeps_bodies: bool = False, port: int = 0
+) -> Iterator[NullServer]:
     """Run a null server on `port` (0: any free one) until the block ends.
+
+    With `keeps_bodies` it holds all blobs in memory and gives them back.
 
     Raises:
         ServerError: there is no compiler or no OpenSSL, or it does not start.
@@ -107,6 +111,8 @@ def null_server(*, latency_ms: float = 0, is_tls: bool = False, port: int = 0) -
     certificate = find_certificate() if is_tls else None
     command = [str(build()), "--port", str(port), "--latency-ms", str(latency_ms)]
     command += ["--threads", str(TLS_THREADS if is_tls else PLAIN_THREADS)]
+    if keeps_bodies:
+        command += ["--keep", "1"]
     if certificate:
         command += ["--cert", str(certificate.path), "--key", str(certificate.key_path)]
     # Its standard input is ours to hold: when this process dies, the server ends with it.

@@ -1,26 +1,42 @@
-"""The trees that are uploaded: made once a matrix in memory or TMPDIR, of bytes that repeat nowhere."""
+"""The trees that are uploaded and read: made once a matrix in memory or TMPDIR, of bytes that repeat nowhere."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sysconfig
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.peers.random_reads import READ_BYTES
+
 FILES_PER_DIRECTORY = 500
 PIECE_BYTES = 64 << 20
+MIXED_BYTES = (64 << 20, 64 << 20, 256 << 20, 2 << 30)
+"""The files of random reads."""
+_READ_TREES = {
+    "small": (10_000, 10_000),
+    "big": (1, 2 << 30),
+    "many": (100_000, 10_000),
+    "mixed": (len(MIXED_BYTES), READ_BYTES),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One tree to upload, and what happens before the clock starts.
+    """One tree, what is done with it, and what happens before the clock starts.
 
     Attributes:
         files: how many; 0 for the real tree, which has what this machine has.
-        before: what precedes the measured upload: nothing, or one of the keys of `benchmarks.scenarios.SCENARIOS`.
+        before: what precedes what is measured: nothing, or one of the keys of `benchmarks.scenarios.SCENARIOS`.
         is_large: whether it is the bytes that take the time, and not the files.
-        tree: the workload whose directory it uploads, when not its own.
+        tree: the workload whose directory it takes, when not its own.
+        does: what is measured; the peers that do the same run it.
+        count: of what is no whole file, how many; each of `file_bytes`.
+        unit: what is counted: files, or what `count` says the number of.
+        is_shared: whether it is for other peers too; of what is for vds alone one wire is enough.
+        is_local: whether the service has next to no part in it, so that one latency is enough.
     """
 
     name: str
@@ -30,26 +46,50 @@ class Workload:
     is_large: bool = False
     before: str = ""
     tree: str = ""
+    does: str = "upload"
+    count: int = 0
+    unit: str = "files"
+    is_shared: bool = True
+    is_local: bool = False
 
     @property
-    def is_shared(self) -> bool:
-        """Whether the peers run it too; the others ask for what only vds does."""
-        return not self.before and self.name != "million"
+    def is_read(self) -> bool:
+        """Whether the tree is on the server before, and read."""
+        return self.does != "upload"
+
+
+def _own(
+    name: str, title: str, files: int, file_bytes: int, is_large: bool = False, before: str = "", tree: str = ""
+) -> Workload:
+    return Workload(name, title, files, file_bytes, is_large, before, tree, is_shared=False)
+
+
+def _read(name: str, title: str, does: str, tree: str, *, is_shared: bool = True) -> Workload:
+    files, file_bytes = _READ_TREES[tree]
+    count, unit = {"random": (500, "reads"), "index": (1_000_000, "rows")}.get(does, (0, "files"))
+    return Workload(name, title, files, file_bytes, tree == "big", "loaded", tree, does, count, unit, is_shared, does == "index")
 
 
 WORKLOADS = {
     workload.name: workload
     for workload in (
         Workload("big", "one file of 2 GiB", 1, 2 << 30, is_large=True),
-        Workload("resume", "the same file, the upload before killed at 50 %", 1, 2 << 30, True, "killed", "big"),
+        _own("resume", "the same file, the upload before killed at 50 %", 1, 2 << 30, True, "killed", "big"),
         Workload("medium", "64 files of 32 MiB", 64, 32 << 20, is_large=True),
         Workload("small", "10 000 files of 10 KB", 10_000, 10_000),
-        Workload("unchanged", "the same files, uploaded before", 10_000, 10_000, False, "uploaded", "small"),
-        Workload("changed", "the same files, uploaded before, then 1 % rewritten", 10_000, 10_000, False, "rewritten", "small"),
+        _own("unchanged", "the same files, uploaded before", 10_000, 10_000, False, "uploaded", "small"),
+        _own("changed", "the same files, uploaded before, then 1 % rewritten", 10_000, 10_000, False, "rewritten", "small"),
         Workload("hundred", "2 000 files of 100 KB", 2_000, 100_000),
         Workload("tree", "a real tree: the standard library and the site-packages", 0, 0),
-        Workload("unchanged_100k", "100 000 files of 1 KB, uploaded before", 100_000, 1_000, False, "uploaded"),
-        Workload("million", "1 000 000 files of 1 KB", 1_000_000, 1_000),
+        _own("unchanged_100k", "100 000 files of 1 KB, uploaded before", 100_000, 1_000, False, "uploaded"),
+        _own("million", "1 000 000 files of 1 KB", 1_000_000, 1_000),
+        _read("checkout_small", "checkout of 10 000 files of 10 KB", "checkout", "small"),
+        _read("checkout_big", "checkout of one file of 2 GiB", "checkout", "big"),
+        _read("checkout_again", "checkout of 10 000 files of 10 KB from the cache", "again", "small", is_shared=False),
+        _read("checkout_again_big", "checkout of one file of 2 GiB from the cache", "again", "big", is_shared=False),
+        _read("random_reads", "random reads of 64 KB in files of 64 MiB to 2 GiB", "random", "mixed"),
+        _read("stream", "100 000 files of 10 KB, as a stream of bytes", "stream", "many", is_shared=False),
+        _read("million_read", "the index of a version of 1 000 000 files", "index", "small", is_shared=False),
     )
 }
 
@@ -69,8 +109,10 @@ def make_tree(workload: Workload, scratch: Path) -> Tree:
     if not root.exists():
         if workload.name == "tree":
             _copy_installed(root)
+        elif workload.tree == "mixed":
+            _make_files(root, MIXED_BYTES)
         else:
-            _make_files(root, workload.files, workload.file_bytes)
+            _make_files(root, [workload.file_bytes] * workload.files)
     return measure_tree(root)
 
 
@@ -115,8 +157,8 @@ def find_scratch() -> Path:
     return Path(chosen)
 
 
-def _make_files(root: Path, files: int, file_bytes: int) -> None:
-    for number in range(files):
+def _make_files(root: Path, sizes: Sequence[int]) -> None:
+    for number, file_bytes in enumerate(sizes):
         directory = root / f"{number // FILES_PER_DIRECTORY:05}"
         if number % FILES_PER_DIRECTORY == 0:
             directory.mkdir(parents=True)

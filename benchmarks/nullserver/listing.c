@@ -8,15 +8,16 @@
 #define LIST_PAGE_BLOBS 5000
 
 static void add_listed(struct buffer *xml, const struct blob *blob, const char *key) {
-    char date[40];
-    http_date(date, sizeof date);
+    char created[40], modified[40];
+    http_date(blob->created, created, sizeof created);
+    http_date(blob->modified, modified, sizeof modified);
     buffer_print(xml, "<Blob><Name>");
     add_xml(xml, key, strlen(key));
     buffer_print(xml, "</Name><Properties><Creation-Time>%s</Creation-Time><Last-Modified>%s</Last-Modified><Etag>0x%016llX</Etag>"
                  "<Content-Length>%zu</Content-Length><Content-Type>application/octet-stream</Content-Type>"
                  "<BlobType>BlockBlob</BlobType><AccessTier>Hot</AccessTier><LeaseStatus>unlocked</LeaseStatus>"
                  "<LeaseState>available</LeaseState><ServerEncrypted>true</ServerEncrypted></Properties><Metadata>",
-                 date, date, (unsigned long long)blob->etag, blob->size);
+                 created, modified, (unsigned long long)blob->etag, blob->size);
     for (const char *at = blob->metadata, *stop; at && *at; at = stop + 1) {
         stop = strchr(at, '\n');
         const char *colon = memchr(at, ':', (size_t)(stop - at));

@@ -24,10 +24,11 @@ struct block *blocks_find(struct blocks *blocks, const char *id, size_t len) {
     return NULL;
 }
 
-void blocks_add(struct blocks *blocks, const char *id, size_t len, size_t size) {
+void blocks_add(struct blocks *blocks, const char *id, size_t len, size_t size, struct body *body) {
     struct block *block = calloc(1, sizeof *block);
     block->id = strndup(id, len);
     block->size = size;
+    block->body = body_hold(body);
     if (blocks->last) blocks->last->next = block;
     else blocks->first = block;
     blocks->last = block;
@@ -36,6 +37,7 @@ void blocks_add(struct blocks *blocks, const char *id, size_t len, size_t size) 
 void blocks_free(struct blocks *blocks) {
     for (struct block *block = blocks->first, *next; block; block = next) {
         next = block->next;
+        body_drop(block->body);
         free(block->id);
         free(block);
     }
@@ -72,12 +74,12 @@ void forget(struct blob **slot) {
     blocks_free(&blob->committed);
     free(blob->name);
     free(blob->metadata);
-    free(blob->body);
+    content_drop(blob->content);
     free(blob);
     blob_count--;
 }
 
-void commit(struct blob *blob, const struct request *request, size_t size, const char *body) {
+void commit(struct blob *blob, const struct request *request, size_t size, struct content *content) {
     struct buffer metadata = {0};
     for (int i = 0; i < request->metadata_count; i++) {
         buffer_add(&metadata, request->metadata[i][0].at, request->metadata[i][0].len);
@@ -87,14 +89,12 @@ void commit(struct blob *blob, const struct request *request, size_t size, const
     }
     if (metadata.len) buffer_add(&metadata, "", 1);
     free(blob->metadata);
-    free(blob->body);
+    content_drop(blob->content);
     blob->metadata = metadata.data;
-    blob->body = NULL;
-    if (body) {
-        blob->body = malloc(size + 1);
-        memcpy(blob->body, body, size);
-    }
+    blob->content = content;
     blob->size = size;
+    blob->modified = time(NULL);
+    if (!blob->is_committed) blob->created = blob->modified;
     blob->is_committed = 1;
     blob->etag = ++etags;
 }

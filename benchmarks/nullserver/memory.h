@@ -1,4 +1,5 @@
-/* What the server remembers of blobs: names, sizes, metadata, blocks, and a few bodies. Every call is made under the one lock. */
+/* What the server remembers of blobs: names, sizes, metadata, blocks, and bodies where it keeps them. Every call is made under the
+ * one lock. */
 #ifndef MEMORY_H
 #define MEMORY_H
 
@@ -7,6 +8,7 @@
 struct block {
     char *id;
     size_t size;
+    struct body *body; /* NULL when it was thrown away */
     struct block *next;
 };
 
@@ -20,14 +22,15 @@ struct blob {
     int is_committed;
     size_t size;
     uint64_t etag;
+    time_t created, modified;
     char *metadata; /* "name:value\n" for each */
-    char *body;     /* NULL when it was thrown away */
+    struct content *content; /* NULL when it was thrown away, or is empty */
     struct blocks staged, committed;
 };
 
 /* Return the block of this id, NULL when there is none. */
 struct block *blocks_find(struct blocks *blocks, const char *id, size_t len);
-void blocks_add(struct blocks *blocks, const char *id, size_t len, size_t size);
+void blocks_add(struct blocks *blocks, const char *id, size_t len, size_t size, struct body *body);
 void blocks_free(struct blocks *blocks);
 
 /* Return where the blob of this name is or would be linked. */
@@ -37,8 +40,8 @@ struct blob *find_or_add(const char *name);
 void forget(struct blob **slot);
 void forget_all(void);
 
-/* Make the blob visible with the request's metadata; the body is copied, NULL throws it away. */
-void commit(struct blob *blob, const struct request *request, size_t size, const char *body);
+/* Make the blob visible with the request's metadata; it takes over the content. */
+void commit(struct blob *blob, const struct request *request, size_t size, struct content *content);
 
 /* Return the committed blobs of a container whose key begins with `prefix`, sorted by name; to be freed by the caller. */
 struct blob **find_listed(const char *container, const char *prefix, size_t *count);

@@ -1,12 +1,13 @@
-/* A blob service that forgets: it takes requests as fast as the machine can and throws their bodies away.
+/* A blob service that forgets: it takes requests as fast as the machine can and throws their bodies away, or keeps them in memory
+ * and gives them out as fast.
  *
- *     nullserver [--port N] [--latency-ms F] [--threads N] [--cert FILE --key FILE]
+ *     nullserver [--port N] [--latency-ms F] [--threads N] [--cert FILE --key FILE] [--keep 1]
  *
  * Prints "listening on PORT" when it answers, and ends with its standard input or with a signal. GET /_stats shows counters,
  * GET /_reset forgets everything. Answers wait in a queue until their time has come; nothing ever blocks a thread but epoll.
  */
 #define _GNU_SOURCE
-#include "nullserver.h"
+#include "wire.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -26,7 +27,6 @@
 
 #define HEAD_BYTES_MAX (32 << 10)
 #define DISCARD_BYTES (4u << 20)
-#define TLS_READ_BYTES (64 << 10)
 #define TURNS_MAX 64 /* how often one connection is served before the others have their turn */
 #define THREADS_MAX 16
 #define EVENTS_MAX 256
@@ -36,8 +36,7 @@ enum state { SHAKING, READING_HEAD, READING_BODY, WAITING, SENDING };
 struct worker;
 
 struct connection {
-    int fd;
-    SSL *ssl;
+    struct wire wire;
     struct worker *worker;
     enum state state;
     uint32_t events;   /* what epoll was asked for */
@@ -46,9 +45,9 @@ struct connection {
     struct request request;
     char in[HEAD_BYTES_MAX];
     size_t in_len, head_len, body_left, kept_len;
-    char *kept;        /* the body, where the answer depends on it */
-    struct buffer out;
-    size_t sent;
+    struct body *kept; /* the body, where the answer depends on it or it is kept */
+    struct answer answer;
+    size_t sent;       /* of the answer's text */
     int64_t due_ns;
     struct connection *next_due, *next_again;
 };
@@ -77,61 +76,32 @@ static void fail(const char *what) {
     exit(1);
 }
 
-/* ---- bytes ---- */
-
-/* Read into `to`, or throw away when it is NULL; returns bytes, 0 when there are none yet, -1 at the end. */
-static ssize_t take(struct connection *c, char *to, size_t len) {
-    if (c->ssl == NULL) {
-        /* With MSG_TRUNC the kernel drops the bytes of a TCP stream without copying them. */
-        ssize_t got = to ? recv(c->fd, to, len, 0) : recv(c->fd, c->worker->discarded, len, MSG_TRUNC);
-        return got > 0 ? got : got < 0 && (errno == EAGAIN || errno == EINTR) ? 0 : -1;
-    }
-    if (to == NULL) {
-        to = c->worker->discarded;
-        if (len > TLS_READ_BYTES) len = TLS_READ_BYTES;
-    }
-    ERR_clear_error();
-    int got = SSL_read(c->ssl, to, (int)(len > TLS_READ_BYTES ? TLS_READ_BYTES : len));
-    return got > 0 ? got : SSL_get_error(c->ssl, got) == SSL_ERROR_WANT_READ ? 0 : -1;
-}
-
-static ssize_t give(struct connection *c, const char *from, size_t len) {
-    if (c->ssl == NULL) {
-        ssize_t put = send(c->fd, from, len, MSG_NOSIGNAL);
-        return put >= 0 ? put : errno == EAGAIN || errno == EINTR ? 0 : -1;
-    }
-    ERR_clear_error();
-    int put = SSL_write(c->ssl, from, (int)len);
-    if (put > 0) return put;
-    int error = SSL_get_error(c->ssl, put);
-    return error == SSL_ERROR_WANT_WRITE || error == SSL_ERROR_WANT_READ ? 0 : -1;
-}
+/* ---- one connection's turn: each step returns 1 to go on, 0 when it has to wait, -1 when the connection has ended ---- */
 
 static void ask_for(struct connection *c, uint32_t events) {
     if (c->events == events) return;
     struct epoll_event event = {.events = events, .data.ptr = c};
-    epoll_ctl(c->worker->epoll, EPOLL_CTL_MOD, c->fd, &event);
+    epoll_ctl(c->worker->epoll, EPOLL_CTL_MOD, c->wire.fd, &event);
     c->events = events;
 }
 
 static void drop(struct connection *c) {
-    if (c->ssl) SSL_free(c->ssl);
-    close(c->fd);
-    free(c->kept);
-    free(c->out.data);
+    if (c->wire.ssl) SSL_free(c->wire.ssl);
+    close(c->wire.fd);
+    body_drop(c->kept);
+    content_drop(c->answer.content);
+    free(c->answer.text.data);
     free(c);
 }
 
-/* ---- one connection's turn: each step returns 1 to go on, 0 when it has to wait, -1 when the connection has ended ---- */
-
 static int shake(struct connection *c) {
     ERR_clear_error();
-    int done = SSL_accept(c->ssl);
+    int done = SSL_accept(c->wire.ssl);
     if (done == 1) {
         c->state = READING_HEAD;
         return 1;
     }
-    int error = SSL_get_error(c->ssl, done);
+    int error = SSL_get_error(c->wire.ssl, done);
     return error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE ? 0 : -1;
 }
 
@@ -143,16 +113,15 @@ static int begin_body(struct connection *c) {
     c->body_left = c->request.body_len - there;
     c->kept_len = 0;
     if (kept_max) {
-        c->kept = malloc(kept_max + 1);
-        memcpy(c->kept, c->in + c->head_len, there);
-        c->kept[kept_max] = 0;
+        c->kept = body_make(kept_max);
+        memcpy(c->kept->data, c->in + c->head_len, there);
         c->kept_len = there;
     }
     /* Bytes of the next request, should a client send ahead, move to where this body began. */
     memmove(c->in + c->head_len, c->in + c->head_len + there, c->in_len - c->head_len - there);
     c->in_len -= there;
     c->state = READING_BODY;
-    return c->request.wants_continue && c->body_left ? (give(c, CONTINUE, sizeof CONTINUE - 1) > 0 ? 1 : -1) : 1;
+    return c->request.wants_continue && c->body_left ? (wire_give(&c->wire, CONTINUE, sizeof CONTINUE - 1) > 0 ? 1 : -1) : 1;
 }
 
 static int read_head(struct connection *c) {
@@ -162,15 +131,15 @@ static int read_head(struct connection *c) {
         c->head_len = (size_t)head_len;
         return begin_body(c);
     }
-    ssize_t got = take(c, c->in + c->in_len, HEAD_BYTES_MAX - c->in_len);
+    ssize_t got = wire_take(&c->wire, c->in + c->in_len, HEAD_BYTES_MAX - c->in_len);
     if (got > 0) c->in_len += (size_t)got;
     return got > 0 ? 1 : (int)got;
 }
 
 static void finish_request(struct connection *c) {
-    c->out.len = c->sent = 0;
-    int is_at_once = service_answer(&c->request, c->kept, &c->out) || latency_ns == 0;
-    free(c->kept);
+    c->answer.text.len = c->answer.begin = c->answer.end = c->sent = 0;
+    int is_at_once = service_answer(&c->request, c->kept, &c->answer) || latency_ns == 0;
+    body_drop(c->kept);
     c->kept = NULL;
     if (is_at_once) {
         c->state = SENDING;
@@ -190,31 +159,30 @@ static int read_body(struct connection *c) {
         return 1;
     }
     size_t asked = c->kept || c->body_left < DISCARD_BYTES ? c->body_left : DISCARD_BYTES;
-    ssize_t got = take(c, c->kept ? c->kept + c->kept_len : NULL, asked);
+    ssize_t got = wire_take(&c->wire, c->kept ? c->kept->data + c->kept_len : NULL, asked);
     if (got <= 0) return (int)got;
     c->body_left -= (size_t)got;
     c->kept_len += (size_t)got;
     /* A short read has emptied the socket: epoll tells when there is more, and asking again would only cost a call. */
-    return c->ssl || (size_t)got == asked ? 1 : 0;
+    return c->wire.ssl || (size_t)got == asked ? 1 : 0;
 }
 
 static int send_answer(struct connection *c) {
-    while (c->sent < c->out.len) {
-        ssize_t put = give(c, c->out.data + c->sent, c->out.len - c->sent);
-        if (put < 0) return -1;
-        if (put == 0) {
-            ask_for(c, EPOLLOUT);
-            return 0;
-        }
-        c->sent += (size_t)put;
+    if (c->sent < c->answer.text.len || c->answer.begin < c->answer.end) {
+        ssize_t put = wire_answer(&c->wire, &c->answer, &c->sent);
+        if (put == 0) ask_for(c, EPOLLOUT);
+        return put > 0 ? 1 : (int)put;
     }
+    if (c->answer.content) service_sent();
+    content_drop(c->answer.content);
+    c->answer.content = NULL;
     if (c->request.wants_close) return -1;
     memmove(c->in, c->in + c->head_len, c->in_len - c->head_len);
     c->in_len -= c->head_len;
     c->state = READING_HEAD;
     ask_for(c, EPOLLIN);
     /* The next request has mostly not been written yet. Inside OpenSSL, though, it may be waiting unseen. */
-    return c->ssl || c->in_len ? 1 : 0;
+    return c->wire.ssl || c->in_len ? 1 : 0;
 }
 
 static void serve(struct connection *c) {
@@ -228,7 +196,8 @@ static void serve(struct connection *c) {
         }
         if (step == 0) return;
     }
-    if (c->ssl && c->state != WAITING) {
+    if (c->state == SENDING) ask_for(c, EPOLLOUT); /* the socket takes more, so epoll comes back to it after the others */
+    else if (c->wire.ssl && c->state != WAITING) {
         c->is_again = 1;
         c->next_again = c->worker->again;
         c->worker->again = c;
@@ -244,16 +213,17 @@ static void add_connection(int fd) {
     memset(c, 0, offsetof(struct connection, in));
     c->in_len = c->head_len = c->body_left = c->kept_len = c->sent = 0;
     c->kept = NULL;
-    c->out = (struct buffer){0};
+    c->answer = (struct answer){0};
     c->next_due = c->next_again = NULL;
-    c->fd = fd;
+    c->wire.fd = fd;
     c->state = READING_HEAD;
     c->events = EPOLLIN;
     c->worker = &workers[turn++ % thread_count];
+    c->wire.discarded = c->worker->discarded;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     if (tls) {
-        c->ssl = SSL_new(tls);
-        SSL_set_fd(c->ssl, fd);
+        c->wire.ssl = SSL_new(tls);
+        SSL_set_fd(c->wire.ssl, fd);
         c->state = SHAKING;
     }
     service_counts_connection();
@@ -294,7 +264,7 @@ static void serve_event(struct connection *c, uint32_t events) {
     /* Nothing is read before the answer is out; epoll would report it over and over. */
     if (events & (EPOLLHUP | EPOLLERR)) {
         c->is_lost = 1;
-        epoll_ctl(c->worker->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+        epoll_ctl(c->worker->epoll, EPOLL_CTL_DEL, c->wire.fd, NULL);
     } else {
         ask_for(c, 0);
     }
@@ -356,6 +326,7 @@ int main(int count, char **words) {
         else if (strcmp(words[i], "--threads") == 0) thread_count = atoi(words[i + 1]);
         else if (strcmp(words[i], "--cert") == 0) certificate = words[i + 1];
         else if (strcmp(words[i], "--key") == 0) key = words[i + 1];
+        else if (strcmp(words[i], "--keep") == 0 && atoi(words[i + 1])) service_keeps_all();
         else errno = EINVAL, fail(words[i]);
     }
     if (thread_count < 1 || thread_count > THREADS_MAX) errno = EINVAL, fail("--threads");

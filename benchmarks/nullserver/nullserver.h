@@ -1,9 +1,12 @@
-/* What the parts of the null blob server share: nullserver.c speaks HTTP, service.c knows what a blob service answers. */
+/* What the parts of the null blob server share: nullserver.c and wire.c speak HTTP, service.c knows what a blob service answers. */
 #ifndef NULLSERVER_H
 #define NULLSERVER_H
 
+#include "bodies.h"
+
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #define METADATA_MAX 64
 
@@ -31,6 +34,13 @@ struct buffer {
     size_t len, cap;
 };
 
+/* What is to be sent: `text`, then the bytes of `content` from `begin` to `end`; it is held for the answer, NULL for none. */
+struct answer {
+    struct buffer text;
+    struct content *content;
+    size_t begin, end;
+};
+
 void buffer_add(struct buffer *buffer, const char *data, size_t len);
 void buffer_print(struct buffer *buffer, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
@@ -46,8 +56,8 @@ size_t decode(struct span in, char *out, size_t out_max);
 /* Copy the decoded value of a query parameter to `out`; 0 when it is not there. */
 int query_value(struct span query, const char *name, char *out, size_t out_max);
 
-/* Write the time of now as HTTP has it. */
-void http_date(char *out, size_t out_max);
+/* Write a time as HTTP has it. */
+void http_date(time_t when, char *out, size_t out_max);
 
 /* Parse the head at `in`: its length when it is whole, 0 when more must come, -1 when it is none. */
 long parse_head(const char *in, size_t in_len, struct request *request);
@@ -55,9 +65,16 @@ long parse_head(const char *in, size_t in_len, struct request *request);
 /* Return how many bytes of the body the answer depends on: 0 when the whole of it may be thrown away as it arrives. */
 size_t service_keeps_body(const struct request *request);
 
-/* Append the whole answer, head and body, to `out`. Safe from any thread. Returns 1 for what is answered without the latency. */
-int service_answer(const struct request *request, const char *body, struct buffer *out);
+/* Make the whole answer, head and body; `body` (NULL: thrown away) may be kept. Safe from any thread. Returns 1 for what is
+ * answered without the latency. */
+int service_answer(const struct request *request, struct body *body, struct answer *answer);
+
+/* From now on keep the bodies of all blobs. */
+void service_keeps_all(void);
 
 void service_counts_connection(void);
+
+/* Note that the last byte of a blob was handed to the kernel. */
+void service_sent(void);
 
 #endif

@@ -11,7 +11,7 @@ void begin(struct call *call, const char *status) {
     static _Thread_local uint64_t number;
     const struct request *request = call->request;
     char date[40];
-    http_date(date, sizeof date);
+    http_date(time(NULL), date, sizeof date);
     int has_version = request->version.at != NULL && request->version.len < 32;
     buffer_print(call->out, "HTTP/1.1 %s\r\nServer: null\r\nDate: %s\r\nx-ms-request-id: 00000000-0000-4000-8000-%012llx\r\n"
                  "x-ms-version: %.*s\r\n", status, date, (unsigned long long)(number++ & 0xffffffffffffu),
@@ -39,6 +39,12 @@ void refuse(struct call *call, const char *status, const char *code) {
     end(call, is_head ? NULL : "application/xml", is_head ? NULL : body, is_head ? 0 : (size_t)len);
 }
 
+void add_state(struct call *call, const struct blob *blob) {
+    char date[40];
+    http_date(blob->modified, date, sizeof date);
+    buffer_print(call->out, "ETag: \"0x%016llX\"\r\nLast-Modified: %s\r\n", (unsigned long long)blob->etag, date);
+}
+
 void accept_write(struct call *call, const char *status, const struct blob *blob) {
     const struct request *request = call->request;
     begin(call, status);
@@ -47,11 +53,7 @@ void accept_write(struct call *call, const char *status, const struct blob *blob
         buffer_print(call->out, "Content-MD5: %.*s\r\n", (int)request->content_md5.len, request->content_md5.at);
     if (request->content_crc64.at)
         buffer_print(call->out, "x-ms-content-crc64: %.*s\r\n", (int)request->content_crc64.len, request->content_crc64.at);
-    if (blob) {
-        char date[40];
-        http_date(date, sizeof date);
-        buffer_print(call->out, "ETag: \"0x%016llX\"\r\nLast-Modified: %s\r\n", (unsigned long long)blob->etag, date);
-    }
+    if (blob) add_state(call, blob);
     end(call, NULL, NULL, 0);
 }
 

@@ -17,8 +17,9 @@ struct call {
     enum kind kind;
     char name[NAME_MAX_BYTES]; /* container/key, decoded */
     char *key;                 /* into name, or NULL */
-    const char *body;
-    struct buffer *out;
+    struct body *body; /* NULL when it was thrown away */
+    struct answer *answer;
+    struct buffer *out; /* the text of the answer */
 };
 
 /* Begin the head with what every answer has; more headers may follow until `end`. */
@@ -29,11 +30,17 @@ void end(struct call *call, const char *type, const char *body, size_t len);
 
 void refuse(struct call *call, const char *status, const char *code);
 
+/* Add the headers that say which state of which blob this is. */
+void add_state(struct call *call, const struct blob *blob);
+
 /* Answer a write that went well; `blob` gives the etag, NULL where the service gives none (staging a block). */
 void accept_write(struct call *call, const char *status, const struct blob *blob);
 
 /* Return whether the conditions of the request hold for what is there; refuses it when they do not. */
 int conditions_hold(struct call *call, const struct blob *blob);
+
+/* Answer Get Blob, a range of it too, and Get Blob Properties. */
+void read_blob(struct call *call);
 
 /* Answer List Blobs, with prefix, delimiter, marker and pages. */
 void list_blobs(struct call *call);

@@ -1,8 +1,9 @@
-/* What a blob service answers, from a memory that holds names, sizes and metadata of everything but the bytes of little.
+/* What a blob service answers, from a memory that holds names, sizes and metadata of everything, and the bytes of little or of all.
  *
  * Guarantees:
  * - a blob that was put or committed is found by HEAD, Get Block List and List Blobs with its size and metadata, until /_reset;
- * - bodies up to KEEP_BYTES_MAX are served again unless their key lies under objects/ or packs/: what vds reads of its own store;
+ * - bodies up to KEEP_BYTES_MAX are served again unless their key lies under objects/ or packs/: what an upload of vds reads of its
+ *   own store; with --keep all bodies are;
  * - If-None-Match: * and If-Match are honoured, and Put Block List refuses blocks that were not staged;
  * - nothing else is checked: no signature, no digest, no size limit. A real service spends its own time on those.
  */
@@ -25,8 +26,10 @@ static const char *const KIND_NAMES[KINDS] = {
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static uint64_t counts[KINDS], body_bytes, connection_count;
-static double first_s, last_s; /* CLOCK_MONOTONIC: when the first request was whole, and the last; 0 before any */
+static uint64_t counts[KINDS], body_bytes, sent_bytes, connection_count;
+static int keeps_all;
+/* CLOCK_MONOTONIC: when the first request was whole, the last, and when the last body of an answer was out; 0 before any. */
+static double first_s, last_s, sent_s;
 
 /* ---- answers ---- */
 
@@ -35,7 +38,7 @@ static void put_blob(struct call *call) {
     struct blob *blob = find_or_add(call->name);
     blocks_free(&blob->staged);
     blocks_free(&blob->committed);
-    commit(blob, call->request, call->request->body_len, call->body);
+    commit(blob, call->request, call->request->body_len, call->body ? content_make(&call->body, 1) : NULL);
     accept_write(call, "201 Created", blob);
 }
 
@@ -47,8 +50,13 @@ static void put_block(struct call *call) {
     }
     struct blob *blob = find_or_add(call->name);
     struct block *block = blocks_find(&blob->staged, id, strlen(id));
-    if (block) block->size = call->request->body_len;
-    else blocks_add(&blob->staged, id, strlen(id), call->request->body_len);
+    if (block) {
+        body_drop(block->body);
+        block->size = call->request->body_len;
+        block->body = body_hold(call->body);
+    } else {
+        blocks_add(&blob->staged, id, strlen(id), call->request->body_len, call->body);
+    }
     accept_write(call, "201 Created", NULL);
 }
 
@@ -70,18 +78,34 @@ static long long choose_blocks(struct blob *blob, const char *body, size_t len, 
         struct block *found = tag != 2 ? blocks_find(&blob->staged, at, (size_t)(id_end - at)) : NULL;
         if (!found && tag != 1) found = blocks_find(&blob->committed, at, (size_t)(id_end - at));
         if (!found) return -1;
-        blocks_add(chosen, at, (size_t)(id_end - at), found->size);
+        blocks_add(chosen, at, (size_t)(id_end - at), found->size, found->body);
         total += (long long)found->size;
         at = id_end + 1;
     }
     return total;
 }
 
+/* Return what the blocks hold together; NULL when any of it was thrown away. */
+static struct content *join(const struct blocks *blocks) {
+    size_t count = 0;
+    for (const struct block *block = blocks->first; block; block = block->next) {
+        if (block->body == NULL && block->size) return NULL;
+        count += block->body != NULL;
+    }
+    struct body **bodies = malloc((count + 1) * sizeof *bodies);
+    count = 0;
+    for (const struct block *block = blocks->first; block; block = block->next)
+        if (block->body) bodies[count++] = block->body;
+    struct content *content = count ? content_make(bodies, count) : NULL;
+    free(bodies);
+    return content;
+}
+
 static void put_block_list(struct call *call) {
     if (!conditions_hold(call, find_committed(call->name))) return;
     struct blob *blob = find_or_add(call->name);
     struct blocks chosen = {0};
-    long long size = call->body ? choose_blocks(blob, call->body, call->request->body_len, &chosen) : -1;
+    long long size = call->body ? choose_blocks(blob, call->body->data, call->body->len, &chosen) : -1;
     if (size < 0) {
         blocks_free(&chosen);
         refuse(call, "400 Bad Request", "InvalidBlockList");
@@ -90,7 +114,7 @@ static void put_block_list(struct call *call) {
     blocks_free(&blob->staged);
     blocks_free(&blob->committed);
     blob->committed = chosen;
-    commit(blob, call->request, (size_t)size, NULL);
+    commit(blob, call->request, (size_t)size, join(&chosen));
     accept_write(call, "201 Created", blob);
 }
 
@@ -128,13 +152,13 @@ static void append_block(struct call *call) {
     size_t offset = blob->size;
     blob->size += call->request->body_len;
     blob->etag = next_etag();
-    free(blob->body); /* of the appended bytes nothing is kept, so nothing of the blob can be served */
-    blob->body = NULL;
+    blob->modified = time(NULL);
+    content_drop(blob->content); /* of the appended bytes nothing is kept, so nothing of the blob can be served */
+    blob->content = NULL;
     begin(call, "201 Created");
-    char date[40];
-    http_date(date, sizeof date);
-    buffer_print(call->out, "x-ms-blob-append-offset: %zu\r\nx-ms-blob-committed-block-count: 1\r\nETag: \"0x%016llX\"\r\n"
-                 "Last-Modified: %s\r\nx-ms-request-server-encrypted: true\r\n", offset, (unsigned long long)blob->etag, date);
+    add_state(call, blob);
+    buffer_print(call->out, "x-ms-blob-append-offset: %zu\r\nx-ms-blob-committed-block-count: 1\r\n"
+                 "x-ms-request-server-encrypted: true\r\n", offset);
     end(call, NULL, NULL, 0);
 }
 
@@ -154,50 +178,12 @@ static void copy_blob(struct call *call) {
     }
     if (!conditions_hold(call, find_committed(call->name))) return;
     struct blob *blob = find_or_add(call->name);
-    commit(blob, call->request, from->size, from->body);
+    commit(blob, call->request, from->size, content_hold(from->content));
     if (call->request->metadata_count == 0 && from->metadata) blob->metadata = strdup(from->metadata);
     begin(call, "202 Accepted");
-    char date[40];
-    http_date(date, sizeof date);
-    buffer_print(call->out, "x-ms-copy-id: 00000000-0000-4000-8000-000000000000\r\nx-ms-copy-status: success\r\n"
-                 "ETag: \"0x%016llX\"\r\nLast-Modified: %s\r\n", (unsigned long long)blob->etag, date);
+    add_state(call, blob);
+    buffer_print(call->out, "x-ms-copy-id: 00000000-0000-4000-8000-000000000000\r\nx-ms-copy-status: success\r\n");
     end(call, NULL, NULL, 0);
-}
-
-static void read_blob(struct call *call) {
-    struct blob *blob = find_committed(call->name);
-    int is_head = call->kind == HEAD_BLOB;
-    if (blob == NULL || (!is_head && blob->size && blob->body == NULL)) {
-        refuse(call, "404 The specified blob does not exist.", blob ? "NullServerThrewTheBodyAway" : "BlobNotFound");
-        return;
-    }
-    if (!conditions_hold(call, NULL)) return;
-    size_t first = 0, last = blob->size ? blob->size - 1 : 0, len = blob->size;
-    struct span range = call->request->range;
-    int is_range = !is_head && range.at && range.len > 6;
-    if (is_range) {
-        char *rest;
-        first = strtoull(range.at + 6, &rest, 10);
-        if (*rest == '-' && rest[1] >= '0' && rest[1] <= '9') last = strtoull(rest + 1, NULL, 10);
-        if (first >= blob->size) {
-            refuse(call, "416 The range specified is invalid for the current size of the resource.", "InvalidRange");
-            return;
-        }
-        if (last >= blob->size) last = blob->size - 1;
-        len = last - first + 1;
-    }
-    char date[40];
-    http_date(date, sizeof date);
-    begin(call, is_range ? "206 Partial Content" : "200 OK");
-    buffer_print(call->out, "ETag: \"0x%016llX\"\r\nLast-Modified: %s\r\nx-ms-creation-time: %s\r\nx-ms-blob-type: BlockBlob\r\n"
-                 "x-ms-lease-status: unlocked\r\nx-ms-lease-state: available\r\nx-ms-server-encrypted: true\r\n"
-                 "Accept-Ranges: bytes\r\n", (unsigned long long)blob->etag, date, date);
-    if (is_range) buffer_print(call->out, "Content-Range: bytes %zu-%zu/%zu\r\n", first, last, blob->size);
-    for (const char *at = blob->metadata, *stop; at && *at; at = stop + 1) {
-        stop = strchr(at, '\n');
-        buffer_print(call->out, "x-ms-meta-%.*s\r\n", (int)(stop - at), at);
-    }
-    end(call, "application/octet-stream", is_head || blob->body == NULL ? NULL : blob->body + first, len);
 }
 
 static void delete_blob(struct call *call) {
@@ -222,7 +208,7 @@ static void answer_container(struct call *call) {
     int is_making = request->method == METHOD_PUT && comp[0] == 0, is_dropping = request->method == METHOD_DELETE;
     int is_reading = request->method == METHOD_GET || request->method == METHOD_HEAD;
     char date[40];
-    http_date(date, sizeof date);
+    http_date(time(NULL), date, sizeof date);
     begin(call, is_making ? "201 Created" : is_dropping ? "202 Accepted" : "200 OK");
     buffer_print(call->out, "ETag: \"0x1\"\r\nLast-Modified: %s\r\nx-ms-lease-status: unlocked\r\nx-ms-lease-state: available\r\n"
                  "x-ms-has-immutability-policy: false\r\nx-ms-has-legal-hold: false\r\n", date);
@@ -243,16 +229,29 @@ static void answer_account(struct call *call) {
     else end(call, "application/xml", SERVICE, sizeof SERVICE - 1);
 }
 
+static double now_s(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+void service_sent(void) {
+    pthread_mutex_lock(&lock);
+    sent_s = now_s();
+    pthread_mutex_unlock(&lock);
+}
+
 void service_counts_connection(void) { __atomic_fetch_add(&connection_count, 1, __ATOMIC_RELAXED); }
 
 static void answer_stats(struct call *call) {
     struct buffer json = {0};
     uint64_t total = 0;
     for (int kind = 0; kind < KINDS; kind++) total += counts[kind];
-    buffer_print(&json, "{\"requests\": %llu, \"refused\": %llu, \"connections\": %llu, \"body_bytes\": %llu, \"blobs\": %zu, "
-                 "\"first_s\": %.6f, \"last_s\": %.6f, \"kinds\": {", (unsigned long long)total,
+    buffer_print(&json, "{\"requests\": %llu, \"refused\": %llu, \"connections\": %llu, \"body_bytes\": %llu, "
+                 "\"sent_bytes\": %llu, \"blobs\": %zu, "
+                 "\"first_s\": %.6f, \"last_s\": %.6f, \"sent_s\": %.6f, \"kinds\": {", (unsigned long long)total,
                  (unsigned long long)refused_count(), (unsigned long long)connection_count, (unsigned long long)body_bytes,
-                 count_blobs(), first_s, last_s);
+                 (unsigned long long)sent_bytes, count_blobs(), first_s, last_s, sent_s);
     for (int kind = 0; kind < KINDS; kind++)
         buffer_print(&json, "%s\"%s\": %llu", kind ? ", " : "", KIND_NAMES[kind], (unsigned long long)counts[kind]);
     buffer_print(&json, "}}");
@@ -267,8 +266,8 @@ static void answer_reset(struct call *call) {
         forget_all();
     memset(counts, 0, sizeof counts);
     forget_refused();
-    body_bytes = connection_count = 0;
-    first_s = last_s = 0;
+    body_bytes = sent_bytes = connection_count = 0;
+    first_s = last_s = sent_s = 0;
     begin(call, "200 OK");
     end(call, NULL, NULL, 0);
 }
@@ -325,8 +324,11 @@ size_t service_keeps_body(const struct request *request) {
     if (request->method != METHOD_PUT || request->body_len == 0) return 0;
     parse(request, &call);
     if (call.kind == PUT_BLOCK_LIST) return request->body_len <= BLOCK_LIST_BYTES_MAX ? request->body_len : 0;
+    if (keeps_all) return call.kind == PUT_BLOB || call.kind == PUT_BLOCK ? request->body_len : 0;
     return call.kind == PUT_BLOB && request->body_len <= KEEP_BYTES_MAX && !is_thrown_away(call.key) ? request->body_len : 0;
 }
+
+void service_keeps_all(void) { keeps_all = 1; }
 
 static void answer(struct call *call) {
     switch (call->kind) {
@@ -347,21 +349,20 @@ static void answer(struct call *call) {
     }
 }
 
-int service_answer(const struct request *request, const char *body, struct buffer *out) {
-    struct call call = {.body = body, .out = out};
+int service_answer(const struct request *request, struct body *body, struct answer *answered) {
+    struct call call = {.body = body, .answer = answered, .out = &answered->text};
     int is_own = span_is(request->target, "/_stats") ? 1 : span_is(request->target, "/_reset") ? 2 : 0;
     parse(request, &call);
     pthread_mutex_lock(&lock);
     if (is_own == 1) answer_stats(&call);
     else if (is_own == 2) answer_reset(&call);
     else {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        last_s = (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+        last_s = now_s();
         if (first_s == 0) first_s = last_s;
         counts[call.kind]++;
         body_bytes += request->body_len;
         answer(&call);
+        sent_bytes += answered->end - answered->begin;
     }
     pthread_mutex_unlock(&lock);
     return is_own != 0;

@@ -76,14 +76,13 @@ int query_value(struct span query, const char *name, char *out, size_t out_max) 
     return 0;
 }
 
-void http_date(char *out, size_t out_max) {
+void http_date(time_t when, char *out, size_t out_max) {
     static _Thread_local time_t last;
     static _Thread_local char text[40];
-    time_t now = time(NULL);
-    if (now != last) {
+    if (when != last) {
         struct tm parts;
-        strftime(text, sizeof text, "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&now, &parts));
-        last = now;
+        strftime(text, sizeof text, "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&when, &parts));
+        last = when;
     }
     snprintf(out, out_max, "%s", text);
 }

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 from benchmarks.peers.measure import PREFIX, Figures, Job, run_peer
 
 
 def upload(job: Job, figures: Figures) -> None:
     """Put the source as fsspec's users do."""
-    scheme = job.account_url.partition("://")[0]
-    connection = (
-        f"DefaultEndpointsProtocol={scheme};AccountName={job.account};AccountKey={job.key};BlobEndpoint={job.account_url};"
-    )
-    adlfs = importlib.import_module("adlfs")
-    system = adlfs.AzureBlobFileSystem(connection_string=connection, skip_instance_cache=True)
+    system = open_system(job)
     # A put gives each file one connection unless told otherwise; one file alone gets them all.
     blocks_at_once = job.workers if len(job.files()) == 1 else 1
     with figures.timed():
@@ -25,6 +21,15 @@ def upload(job: Job, figures: Figures) -> None:
             batch_size=job.workers,
             max_concurrency=blocks_at_once,
         )
+
+
+def open_system(job: Job) -> Any:
+    """Return the file system of the job's account."""
+    scheme = job.account_url.partition("://")[0]
+    connection = (
+        f"DefaultEndpointsProtocol={scheme};AccountName={job.account};AccountKey={job.key};BlobEndpoint={job.account_url};"
+    )
+    return importlib.import_module("adlfs").AzureBlobFileSystem(connection_string=connection, skip_instance_cache=True)
 
 
 if __name__ == "__main__":

@@ -24,15 +24,13 @@ def upload(job: Job, figures: Figures) -> None:
         # A fresh container is what the others meet; looking for each file first would only slow it down.
         command += ["--overwrite=true", "--check-length=false", "--put-md5=false", "--log-level=NONE", "--output-level=quiet"]
         command += ["--block-size-mb=8"]
-        environment = {
-            "AZCOPY_LOG_LOCATION": home,
-            "AZCOPY_JOB_PLAN_LOCATION": home,
-            "HOME": home,
-            "AZCOPY_DISABLE_SYSLOG": "true",
-        }
-        if job.workers:
-            environment["AZCOPY_CONCURRENCY_VALUE"] = str(job.workers)
-        run_tool(job, figures, command, environment)
+        run_tool(job, figures, command, home_environment(job, home))
+
+
+def home_environment(job: Job, home: str) -> dict[str, str]:
+    """Return the variables that keep all that azcopy writes for itself in one directory, and set its workers."""
+    places = {"AZCOPY_LOG_LOCATION": home, "AZCOPY_JOB_PLAN_LOCATION": home, "HOME": home, "AZCOPY_DISABLE_SYSLOG": "true"}
+    return places | ({"AZCOPY_CONCURRENCY_VALUE": str(job.workers)} if job.workers else {})
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ SMALL_BYTES_MAX = 1 << 20
 
 
 class Wire:
-    """One connection, which sends a body and reads an answer without one."""
+    """One connection, which sends a body and reads an answer without one, or the reverse."""
 
     def __init__(self, job: Job) -> None:
         address = urlsplit(job.account_url)
@@ -35,6 +35,7 @@ class Wire:
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         context = ssl.create_default_context(cafile=job.ca_path) if job.ca_path else None
         self._socket = context.wrap_socket(plain, server_hostname=address.hostname) if context else plain
+        self._flags = 0 if context else socket.MSG_WAITALL  # OpenSSL takes none
         self._base = f"{address.path}/{job.container}/{PREFIX}"
 
     def put(self, name: str, body: memoryview | bytes, query: str = "") -> None:
@@ -51,6 +52,24 @@ class Wire:
             answer += self._socket.recv(4096)
         if not answer.startswith(b"HTTP/1.1 201"):
             raise OSError(f"the server answered {answer[:60]!r}")
+
+    def get(self, name: str, offset_bytes: int, into: memoryview) -> None:
+        """Fill `into` with the bytes from `offset_bytes` on."""
+        head = f"GET {self._base}/{name} HTTP/1.1\r\nHost: 127.0.0.1\r\nx-ms-version: 2021-12-02\r\n"
+        self._socket.sendall(f"{head}x-ms-range: bytes={offset_bytes}-{offset_bytes + len(into) - 1}\r\n\r\n".encode())
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += self._socket.recv(2048)
+        answer, _, body = answer.partition(b"\r\n\r\n")
+        if not answer.startswith(b"HTTP/1.1 206"):
+            raise OSError(f"the server answered {answer[:60]!r}")
+        into[: len(body)] = body
+        position = len(body)
+        while position < len(into):
+            got = self._socket.recv_into(into[position:], 0, self._flags)
+            if not got:
+                raise OSError("the answer ends early")
+            position += got
 
 
 class PerThread:

@@ -13,26 +13,28 @@ import vds
 from benchmarks.peers.measure import Figures, Job, run_peer
 from benchmarks.server import ask
 
+NAMESPACE = "bench/raw"
+
 
 def prepare(job: Job) -> None:
     """Make the store and the namespace, as each is made once; the peers find their container made too."""
     with (
-        vds.connect(_url(job), create=True, index="embedded", credential=job.key) as store,
-        store.namespace("bench/raw").transaction() as tx,
+        vds.connect(store_url(job), create=True, index="embedded", credential=job.key) as store,
+        store.namespace(NAMESPACE).transaction() as tx,
     ):
         tx.write_bytes("before/first", b"1")
 
 
 def upload(job: Job, figures: Figures) -> None:
-    """Upload the source into the namespace bench/raw."""
+    """Upload the source into the namespace bench/raw; with the variant `mirror` the new version has nothing else."""
     import_module("awscrt.checksums")  # vds does it with the first body it sends; imports are left out for every peer
     begun = time.perf_counter()
-    with vds.connect(_url(job), index="embedded", credential=job.key) as store:
-        namespace = store.namespace("bench/raw")
+    with vds.connect(store_url(job), index="embedded", credential=job.key) as store:
+        namespace = store.namespace(NAMESPACE)
         connected = time.perf_counter()
         before = _requests(job)
         with figures.timed():
-            result = namespace.upload(job.source, show_progress=False)
+            result = namespace.upload(job.source, show_progress=False, mirror=job.variant == "mirror")
         figures.extra |= {
             "connect_s": connected - begun,
             "upload_requests": _requests(job) - before,
@@ -43,7 +45,8 @@ def upload(job: Job, figures: Figures) -> None:
         }
 
 
-def _url(job: Job) -> str:
+def store_url(job: Job) -> str:
+    """Return where the store is."""
     return f"{job.account_url}/{job.container}"
 
 
