@@ -204,6 +204,27 @@ def test_download_and_checkout_and_status(store: Cli) -> None:
     assert store("status", "part").code == 3, "a download is no checkout"
 
 
+def test_a_part_is_checked_out_and_large_files_are_linked(store: Cli) -> None:
+    store.write("big/large.bin", "x" * 1_200_000)
+    store.ok("upload", "big", "big", "-q")
+    store.ok("checkout", "big@1", "linked", "--link")
+    store.ok("checkout", "big@1", "copied")
+    linked = store.directory / "linked" / "large.bin"
+    assert linked.read_text() == (store.directory / "copied" / "large.bin").read_text() == "x" * 1_200_000
+    assert (store.directory / "copied" / "large.bin").stat().st_mode & 0o200
+    store.write("two/a/1", "1")
+    store.write("two/b/2", "2")
+    store.ok("upload", "two", "two", "-q")
+    part = store.ok("checkout", "two@1", "part", "--allow", "a/", "--json")
+    assert part.document["files"] == 1
+    assert sorted(path.name for path in (store.directory / "part").iterdir()) == [".vds", "a"]
+    assert store.ok("status", "part", "-q").out == ""
+    whole = store.ok("checkout", "two@1", "part", "--json")
+    assert (whole.document["placed"], whole.document["skipped"]) == (1, 1)
+    smaller = store.ok("checkout", "two@1", "part", "--ignore", "a/", "--json")
+    assert smaller.document["removed_paths"] == ["a/1"]
+
+
 def test_rollback_names_the_tags_left_behind(store: Cli) -> None:
     store.write("out/a", "good")
     store.ok("upload", "out", "ns")
