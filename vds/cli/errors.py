@@ -1,8 +1,8 @@
 """From an error to an exit code and to what a person, or a program, reads about it.
 
-The whole table of exit codes: 0 ok · 1 the answer is "no" (diff --exit-code, status, verify, doctor, lock --check, cache verify) ·
-2 usage · 3 not found · 4 conflict · 5 corruption · 6 unavailable · 7 outcome unknown · 8 denied · 9 format · 10 some files failed ·
-11 no space · 70 a bug · 130 interrupted · 141 the reader of the output went away.
+The whole table of exit codes: 0 ok · 1 the answer is "no" (diff --exit-code, status, verify, doctor, lock --check,
+cache verify) · 2 usage · 3 not found · 4 conflict · 5 corruption · 6 unavailable · 7 outcome unknown · 8 denied · 9 format ·
+10 some files failed · 11 no space · 70 a bug · 130 interrupted · 141 the reader of the output went away.
 """
 
 from __future__ import annotations
