@@ -17,7 +17,7 @@ from vds.index.versions import VersionRow
 from vds.model.digest import Digest
 from vds.model.entry import Change
 from vds.model.path import directory_path, join, relative_to
-from vds.model.patterns import Patterns
+from vds.model.patterns import PathFilter, Patterns, path_filter
 from vds.model.ref import Point
 from vds.ops.checkout import CheckoutResult, checkout
 from vds.ops.download import DownloadResult, download
@@ -120,6 +120,7 @@ class Version(VersionFiles):
                     ignore_patterns=ignore_patterns,
                     dry_run=dry_run,
                 ),
+                path_filter(allow_patterns, ignore_patterns),
                 is_linked=link,
             )
 
@@ -168,6 +169,7 @@ class Version(VersionFiles):
                     force=force,
                     dry_run=dry_run,
                 ),
+                path_filter(allow_patterns, ignore_patterns),
                 is_linked=link,
             )
 
@@ -255,7 +257,7 @@ class Version(VersionFiles):
         """Where objects stand by what the index says now."""
         return ObjectSource(self._handle.blobs, lambda entries: self._pinned.index_view.places(self._rows_of(entries)))
 
-    def _placed(self, place: Callable[[ObjectSource], T], *, is_linked: bool = False) -> T:
+    def _placed(self, place: Callable[[ObjectSource], T], wanted: PathFilter, *, is_linked: bool) -> T:
         """Do what brings files to this machine, through its cache, and keep the list of a whole version's files with them.
 
         The places come from that list where there is one. Should one be out of date, it is done again, which goes on where it
@@ -272,7 +274,8 @@ class Version(VersionFiles):
             )
 
         view, index_view = self._pinned.view, self._pinned.index_view
-        with self._pinned.listing_missing(lambda: self._rows(self._path)):
+        rows = lambda: (row for row in self._rows(self._path) if wanted.takes(relative_to(row.path, self._path)))  # noqa: E731
+        with self._pinned.listing_missing(rows):
             if view is not index_view:
                 with suppress(DownloadError):
                     return place(source(view))

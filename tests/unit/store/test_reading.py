@@ -378,6 +378,10 @@ class TestOffline:
         with pytest.raises(OfflineError) as caught:
             away.checkout(tmp_path / "all", show_progress=False)
         assert caught.value.paths == ("huge.bin", "twin/a", "twin/b")
+        away.checkout(tmp_path / "part", allow_patterns=["small/", "large.bin"], show_progress=False)
+        with pytest.raises(OfflineError) as caught:
+            away.download(tmp_path / "part", ignore_patterns=["twin/"], show_progress=False)
+        assert caught.value.paths == ("huge.bin",)
 
     def test_only_what_is_pinned_is_found(self, away: Version, driver: ReadDriver) -> None:
         store = vds.connect(driver.url)
