@@ -14,7 +14,7 @@ from threading import Lock, Semaphore
 from blake3 import blake3
 
 from vds.buffers import Loan
-from vds.files.cache import ObjectDraft
+from vds.files.cachedraft import ObjectDraft
 from vds.files.place import Target
 from vds.files.placer import Stamp, Temporary, explained, write_all
 

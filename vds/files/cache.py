@@ -18,27 +18,29 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from threading import Lock
 from typing import BinaryIO
 
 from blake3 import blake3
 
 from vds.config import cache_bytes_max, cache_directory
 from vds.errors import AccessDeniedError, CorruptionError, InvalidInputError, UnavailableError
+from vds.files.cachedraft import ObjectDraft
 from vds.files.cachelist import CacheListing, VerifyResult, list_cache, verify_cache
 from vds.files.cacheranges import RangeFiles
 from vds.files.cacheroom import PruneResult, Room
 from vds.files.cachetree import MANIFESTS, OBJECTS, CacheTree, NotTakenError, Temporary, mark_used, remove
-from vds.files.clone import clone
 from vds.files.lease import Lease, lease_of
 from vds.model.digest import DIGEST_SIZE_BYTES, Digest
 
 Buffer = bytes | bytearray | memoryview
 Paths = list[Path]
 
+MAKING_LOCK = "making.lock"
+
 _PRUNE_WAIT_S = 60.0
+_MAKING_WAIT_S = 60.0
 _BUFFER_BYTES = 1 << 20
 
 _log = logging.getLogger(__name__)
@@ -120,18 +122,20 @@ class Cache:
         if self._find(name, size_bytes) is not None:
             return None
         reserved_bytes = 0
+
+        def end(err: NotTakenError | None) -> None:
+            self._room.release(size_bytes)
+            if err is not None:
+                self._say(err, err.reason)
+
         try:
             self._room.reserve(size_bytes)
             reserved_bytes = size_bytes
-            return ObjectDraft(self, self._tree.temporary(size_bytes), name, size_bytes)
+            return ObjectDraft(self._tree.temporary(size_bytes), name, end)
         except NotTakenError as err:
             self._room.release(reserved_bytes)
-            self.say(err, err.reason)
+            self._say(err, err.reason)
             return None
-
-    def release(self, size_bytes: int) -> None:
-        """Take back room that was reserved for what was not kept after all."""
-        self._room.release(size_bytes)
 
     def drop_object(self, digest_raw: bytes) -> None:
         """Remove an object that turned out to be damaged, even if it is held."""
@@ -150,7 +154,7 @@ class Cache:
         try:
             return self._ranges.find(store, key, offset_bytes, offset_bytes + length_bytes)
         except OSError as err:
-            self.say(err, err.errno)
+            self._say(err, err.errno)
             return None
 
     def put_range(self, store: str, key: str, offset_bytes: int, data: Buffer) -> bool:
@@ -158,10 +162,10 @@ class Cache:
         try:
             self._ranges.put(store, key, offset_bytes, data)
         except NotTakenError as err:
-            self.say(err, err.reason)
+            self._say(err, err.reason)
             return False
         except OSError as err:
-            self.say(err, err.errno)
+            self._say(err, err.errno)
             return False
         return True
 
@@ -170,7 +174,7 @@ class Cache:
         try:
             self._ranges.drop(store, key, offset_bytes, offset_bytes + length_bytes)
         except OSError as err:
-            self.say(err, err.errno)
+            self._say(err, err.errno)
 
     def find_manifest(self, digest_raw: bytes) -> Path | None:
         """Return the file of a version's manifest, or None; it may be evicted before it is opened."""
@@ -183,7 +187,7 @@ class Cache:
     def put_manifest(self, digest_raw: bytes, write: Callable[[BinaryIO], None]) -> Path | None:
         """Write the manifest of a version and return its file; nothing of it is there before it is whole and synced.
 
-        A manifest that is there already is replaced.
+        Of several processes that want the same one, the first writes it while the others wait for it.
 
         Args:
             digest_raw: the digest of the version.
@@ -202,14 +206,20 @@ class Cache:
                 file.close()  # or the buffer would be flushed into it later
                 raise
 
-        return self._put(_name(MANIFESTS, digest_raw), fill, None)
+        name = _name(MANIFESTS, digest_raw)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._tree.locked(MAKING_LOCK, wait_s=_MAKING_WAIT_S))
+            except OSError as err:  # each for itself then
+                _log.debug("%s: %s", self.root, err)
+            return self._find(name) or self._put(name, fill, None)
 
     def manifests(self) -> Paths:
         """Return the files of all manifests, sorted."""
         try:
             return sorted(Path(file.path) for file in self._tree.files(MANIFESTS))
         except OSError as err:
-            self.say(err, err.errno)
+            self._say(err, err.errno)
             return []
 
     def list(self) -> CacheListing:
@@ -261,7 +271,7 @@ class Cache:
         except FileNotFoundError:
             return None
         except OSError as err:
-            self.say(err, err.errno)
+            self._say(err, err.errno)
             return None
         if not stat.S_ISREG(found.st_mode) or size_bytes not in (None, found.st_size):
             return None
@@ -279,7 +289,7 @@ class Cache:
         except OSError as err:
             if err.errno == errno.EROFS:
                 return path  # on a disk that cannot be written nothing is evicted
-            self.say(err, err.errno)
+            self._say(err, err.errno)
             return None
 
     def _put(self, name: str, fill: Callable[[Temporary], None], size_bytes: int | None) -> Path | None:
@@ -300,15 +310,14 @@ class Cache:
                 file.place(name, sync=True)
                 is_placed = True
         except NotTakenError as err:
-            self.say(err, err.reason)
+            self._say(err, err.reason)
             return None
         finally:
             if not is_placed:
                 self._room.release(reserved_bytes)
         return Path(self._tree.at(name))
 
-    def say(self, err: Exception, reason: int | str | None) -> None:
-        """Log, once for each reason, why the cache is done without."""
+    def _say(self, err: Exception, reason: int | str | None) -> None:
         if reason not in self._said:
             self._said.add(reason)
             _log.warning("the cache %s cannot be used as it should, and is done without: %s", self.root, err)
@@ -323,63 +332,6 @@ class Cache:
             ) from err
         except OSError as err:
             raise UnavailableError(f"the cache {str(self.root)!r} cannot be used: {err}", hint="look at that directory") from err
-
-
-class ObjectDraft:
-    """An object that is being written, in whatever order; it counts once `keep` has returned True. Thread-safe.
-
-    What the cache cannot take ends the draft, never the work that it goes along with.
-    """
-
-    def __init__(self, cache: Cache, file: Temporary, name: str, size_bytes: int) -> None:
-        self._cache = cache
-        self._file: Temporary | None = file
-        self._name = name
-        self._size_bytes = size_bytes
-        self._lock = Lock()
-
-    def write_at(self, offset_bytes: int, data: Buffer) -> None:
-        """Write bytes where they belong."""
-        view = memoryview(data)
-        with self._lock:
-            try:
-                while view and self._file is not None:
-                    count = self._file.write_at(view, offset_bytes)
-                    view, offset_bytes = view[count:], offset_bytes + count
-            except NotTakenError as err:
-                self._end(err)
-
-    def clone(self, source: int) -> bool:
-        """Have it share the bytes of an open file; False where the disk cannot, or there is no draft any more."""
-        with self._lock:
-            return self._file is not None and clone(source, self._file.fileno())
-
-    def keep(self) -> bool:
-        """Take what was written for the object, which its caller has held against the digest; False when it was not kept."""
-        with self._lock:
-            if self._file is None:
-                return False
-            try:
-                self._file.place(self._name, sync=True)
-            except NotTakenError as err:
-                self._end(err)
-                return False
-            self._file.close()
-            self._file = None
-            return True
-
-    def drop(self) -> None:
-        """Forget it, unless it was kept; idempotent."""
-        with self._lock:
-            self._end(None)
-
-    def _end(self, err: NotTakenError | None) -> None:
-        if err is not None:
-            self._cache.say(err, err.reason)
-        if self._file is not None:
-            self._file.__exit__(None, None, None)
-            self._file = None
-            self._cache.release(self._size_bytes)
 
 
 def _reopen(root: str, bytes_max: int) -> Cache:

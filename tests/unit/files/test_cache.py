@@ -9,6 +9,7 @@ import pickle
 import shutil
 import stat
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -149,6 +150,27 @@ def test_an_error_of_the_source_passes_through(cache: Cache, error: BaseExceptio
     assert cache.prune().kept_bytes == 0
 
 
+def test_a_manifest_that_many_want_is_written_once(cache: Cache) -> None:
+    written: list[int] = []
+    together = threading.Barrier(4)
+
+    def write(file: BinaryIO) -> None:
+        written.append(threading.get_ident())
+        file.write(BODY)
+
+    def put(_: int) -> Path | None:
+        own = Cache(cache.root, bytes_max=1 << 20)
+        together.wait(30)
+        return own.put_manifest(VERSION, write)
+
+    with ThreadPoolExecutor(4) as pool:
+        paths = set(pool.map(put, range(4)))
+    assert len(written) == 1
+    [path] = paths
+    assert path is not None
+    assert path.read_bytes() == BODY
+
+
 def test_an_object_of_another_length_is_replaced(cache: Cache) -> None:
     path = put(cache)
     assert path is not None
@@ -179,8 +201,9 @@ def test_manifests(cache: Cache) -> None:
     assert cache.find_manifest(VERSION) == cache.hold_manifest(VERSION) == path == cache.root / "manifests" / VERSION.hex()
     other = cache.put_manifest(DIGEST, lambda file: None)
     assert cache.manifests() == sorted([path, other or path])
+    before = path.read_bytes()
     assert cache.put_manifest(VERSION, lambda file: None) == path
-    assert path.read_bytes() == b"", "it is replaced"
+    assert path.read_bytes() == before, "what is there is not written again"
     assert len(files(cache)) == 2
 
 
