@@ -67,6 +67,15 @@ class Handle:
                 self._doors = self._opener(self.address)
             return self._doors
 
+    def open_again(self) -> None:
+        """Open the store, which did not answer before.
+
+        Raises:
+            UnavailableError: it still does not.
+        """
+        _ = self.doors  # which opens it
+        self.is_offline = False
+
     @property
     def blobs(self) -> BlobDriver:
         """The container, without its index; no call is made."""

@@ -24,17 +24,21 @@ def find_offline(address: Address, opener: Opener) -> Handle | None:
     return handle
 
 
-def get_kept(handle: Handle, ref: Ref) -> Version:
-    """Return the version that a ref pins by its number, from the cache.
+def find_kept(handle: Handle, ref: Ref) -> Version | None:
+    """Return the version that a ref pins by its number, from the cache; None when the store answers again and is to be asked.
 
     Raises:
-        UnavailableError: the ref can move, or its version is not kept here; what is, is named.
+        UnavailableError: the ref can move, or its version is not kept here, and the store still does not answer.
     """
     if isinstance(ref, NamespaceRef) and ref.point.number is not None and not ref.point.back:
         for namespace, number, digest in _kept(handle.address.url):
             if (namespace.casefold(), number) == (ref.name.casefold(), ref.point.number):
                 return Version.pinned(handle, namespace, number, digest)
-    raise _not_kept(handle)
+    try:
+        handle.open_again()
+    except UnavailableError as err:
+        raise _not_kept(handle) from err
+    return None
 
 
 def get_kept_digest(handle: Handle, namespace: str, number: int, digest: str, path: str = "") -> Version:

@@ -6,7 +6,7 @@ from vds.engine.resolve import resolve
 from vds.errors import InvalidInputError
 from vds.model.ref import parse_ref_path
 from vds.store.handle import Handle
-from vds.store.kept import get_kept
+from vds.store.kept import find_kept
 from vds.store.version import Version
 
 
@@ -20,8 +20,8 @@ def find_version(handle: Handle, ref: str) -> Version:
         UnavailableError: the store does not answer, and the version is not kept on this machine.
     """
     parsed, path = parse_ref_path(ref)
-    if handle.is_offline:
-        kept = get_kept(handle, parsed)
+    kept = find_kept(handle, parsed) if handle.is_offline else None
+    if kept is not None:
         return kept.at(path) if path else kept
     resolution = resolve(handle.doors, parsed, path)
     version = Version(handle, resolution)

@@ -417,6 +417,8 @@ class TestOffline:
         store = vds.connect(driver.url)
         driver.is_away = False
         assert [row.name for row in store.namespaces()] == ["team/raw"]
+        assert store.get("team/raw").number == 1
+        assert store.get("team/raw@1").read_bytes("huge.bin") == TREE["huge.bin"]
 
 
 def read_tree(root: Path) -> dict[str, bytes]:
