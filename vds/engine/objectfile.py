@@ -11,6 +11,8 @@ Not for several threads at once, as Python's own files.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Protocol
 
 from blake3 import blake3
@@ -101,9 +103,14 @@ class ObjectFile(io.RawIOBase):
         self._position = base + offset
         return self._position
 
-    def expect(self, end: int) -> None:
-        """Say that all up to `end` will be read from here on, so that one request can bring it."""
+    @contextmanager
+    def expecting(self, end: int) -> Iterator[None]:
+        """Read all from here up to `end` within the block, so that one request can bring it; not what is read later."""
         self._expected_end = min(end, self.size)
+        try:
+            yield
+        finally:
+            self._expected_end = 0
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill `buffer` as far as there are bytes, and return how many.
@@ -132,10 +139,10 @@ class ObjectFile(io.RawIOBase):
             self._position = self.size
             return data
         left = bytearray(max(0, self.size - self._position))
-        self.expect(self.size)
         done = 0
-        while count := self.readinto(memoryview(left)[done:]):
-            done += count
+        with self.expecting(self.size):
+            while count := self.readinto(memoryview(left)[done:]):
+                done += count
         return bytes(left)
 
     def close(self) -> None:
@@ -213,13 +220,15 @@ class VersionFile(io.BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return up to `size` bytes, fewer only at the end; None or a negative size: all that is left."""
-        if size is not None and size > BUFFER_BYTES:
-            self.raw.expect(self.tell() + size)
-        return super().read(-1 if size is None else size)
+        if size is None or size <= BUFFER_BYTES:
+            return super().read(-1 if size is None else size)
+        with self.raw.expecting(self.tell() + size):
+            return super().read(size)
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Fill `buffer`, fewer only at the end, and return how many bytes came."""
         length = memoryview(buffer).nbytes
-        if length > BUFFER_BYTES:
-            self.raw.expect(self.tell() + length)
-        return super().readinto(buffer)
+        if length <= BUFFER_BYTES:
+            return super().readinto(buffer)
+        with self.raw.expecting(self.tell() + length):
+            return super().readinto(buffer)

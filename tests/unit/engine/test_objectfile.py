@@ -117,6 +117,17 @@ def test_a_random_read_is_one_request(size: int) -> None:
             assert source.requests[-1] == (place, max(size, BUFFER_BYTES))
 
 
+def test_a_long_read_makes_no_later_one_longer() -> None:
+    source = FakeSource(os.urandom(64 * MIB))
+    with opened(source) as file:
+        file.seek(MIB)
+        assert len(file.read(40 * MIB)) == 40 * MIB
+        source.requests.clear()
+        file.seek(100)
+        assert file.read(10) == source.body[100:110]
+    assert source.requests == [(100, BUFFER_BYTES)]
+
+
 def test_who_reads_on_gets_ever_longer_requests() -> None:
     source = FakeSource(os.urandom(20 * MIB))
     with opened(source) as file:
