@@ -230,10 +230,12 @@ class LocalManifest:
         _, size_bytes, _, offset_bytes, blob, _, _ = _ROW.unpack_from(self._rows, number * _ROW.size)
         return self._keys[blob], offset_bytes, size_bytes
 
-    def is_under(self, number: int, path: str) -> bool:
-        """Return whether a row is `path` or below it."""
-        begin, end = self._range(path)
-        return begin <= number < end or self._path(number) == path.encode()
+    def numbers(self, path: str) -> range:
+        """Return the numbers of the files that are `path` or below it; a version has no file where it has a directory."""
+        own = self._first(path)
+        if path and own < self.count and self._path(own) == path.encode():
+            return range(own, own + 1)
+        return range(*self._range(path))
 
     def find_checks(self, path: str) -> Checks | None:
         """Return the checks of the pieces of a file; None when there are none."""

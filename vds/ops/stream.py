@@ -107,13 +107,14 @@ def plan_units(manifest: LocalManifest, numbers: Sequence[int], shards: int) -> 
 
 def _select(manifest: LocalManifest, path: str) -> tuple[Sequence[int], list[int]]:
     """Return the rows at or below `path` in the order in which their bytes lie, and those that have none."""
-    order = manifest.order
-    numbers = order if not path else [number for number in order if manifest.is_under(number, path)]
-    if len(order) == manifest.count:
+    order, wanted = manifest.order, manifest.numbers(path)
+    numbers = order if not path else [number for number in order if number in wanted]
+    if len(numbers) == len(wanted):
         return numbers, []
-    placed = set(order)
-    empty = [number for number in range(manifest.count) if number not in placed and manifest.is_under(number, path)]
-    return numbers, empty
+    is_placed = bytearray(manifest.count)
+    for number in numbers:
+        is_placed[number] = True
+    return numbers, [number for number in wanted if not is_placed[number]]
 
 
 def _read(
