@@ -78,7 +78,7 @@ def read_range(driver: BlobDriver, read: RangeRead) -> list[tuple[bytes, memoryv
     if read.length_bytes > READ_BYTES_MAX and len(read.members) == 1:
         only = read.members[0]
         return [(only.digest_raw, memoryview(read_object(driver, only.placement, only.digest_raw)))]
-    data = memoryview(_read(driver, read.key, read.offset_bytes, read.length_bytes, read.members[0].digest_raw))
+    data = memoryview(read_piece(driver, read.key, read.offset_bytes, read.length_bytes, read.members[0].digest_raw))
     found = []
     for item in read.members:
         start = item.placement.offset_bytes - read.offset_bytes
@@ -143,7 +143,7 @@ def read_chunks(
 
     def read(offset: int) -> bytes:
         length = min(READ_BYTES_MAX, placement.length_bytes - offset)
-        return _read(driver, placement.key, placement.offset_bytes + offset, length, digest_raw)
+        return read_piece(driver, placement.key, placement.offset_bytes + offset, length, digest_raw)
 
     # One piece, or one worker, needs no thread: the way of every small object that is opened by itself.
     pieces = map(read, offsets) if len(offsets) <= 1 or limits.workers == 1 else _in_parallel(read, offsets, limits)
@@ -164,7 +164,12 @@ def _in_parallel(read: Callable[[int], bytes], offsets: range, limits: Limits) -
     )
 
 
-def _read(driver: BlobDriver, key: str, offset_bytes: int, length_bytes: int, digest_raw: bytes) -> bytes:
+def read_piece(driver: BlobDriver, key: str, offset_bytes: int, length_bytes: int, digest_raw: bytes) -> bytes:
+    """Return a range of the blob that holds an object; what comes is not checked.
+
+    Raises:
+        CorruptionError: the blob is gone or too short.
+    """
     try:
         return driver.read_range(key, offset_bytes, length_bytes)
     except NotFoundError as err:

@@ -1,7 +1,8 @@
 """The bytes of objects, read through the cache of this machine: nothing is handed out that was not checked.
 
 Small objects are kept as they came, in ranges of their pack; each is held against its digest whenever it is read, so a damaged
-cache costs a request, never a wrong byte. Large ones are files, held against their digest when they were written.
+cache costs a request, never a wrong byte. Large ones are files, held against their digest when they were written, and whenever
+they are read: whole against it again, in ranges against the checks of their pieces.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from blake3 import blake3
 
 from vds.blobs.driver import BlobDriver
 from vds.blobs.packs import MEMBER_BYTES_END
-from vds.blobs.reads import READ_BYTES_MAX, RangeRead, Wanted, read_chunks, read_object, read_range
-from vds.errors import CorruptionError, NotFoundError
+from vds.blobs.reads import READ_BYTES_MAX, RangeRead, Wanted, read_chunks, read_object, read_piece, read_range
+from vds.errors import CorruptionError
 from vds.files.cache import Cache
 from vds.model.checks import Checks, find_damage, is_whole
 from vds.model.digest import EMPTY_RAW, Digest
@@ -74,11 +75,11 @@ class Contents:
             path = self.cache.find_object(item.digest_raw)
             if path is not None and (body := self._read_kept(item, path)) is not None:
                 return body
-            if item.placement.length_bytes < MEMBER_BYTES_END:
-                place = item.placement
-                data = self.cache.find_range(self.store_uid, place.key, place.offset_bytes, place.length_bytes)
-                if data is not None and blake3(data).digest() == item.digest_raw:
-                    return data
+            place = item.placement
+            if place.length_bytes < MEMBER_BYTES_END:
+                kept = self._find_range(RangeRead(place.key, place.offset_bytes, place.length_bytes, (item,)))
+                if kept is not None:
+                    return bytes(kept[0][1])
         return read_object(self.driver, item.placement, item.digest_raw, limits=limits)
 
     def read_slice(self, item: Wanted, checks: Callable[[], Checks | None], offset_bytes: int, size_bytes: int) -> bytes | None:
@@ -95,24 +96,22 @@ class Contents:
         """
         if item.placement.length_bytes < MEMBER_BYTES_END:
             return None
-        if self.cache is not None and (path := self.cache.find_object(item.digest_raw)) is not None:
-            return _read_file(path, offset_bytes, size_bytes)
         found = checks()
         if found is None or not is_whole(found, item.placement.length_bytes):
             return None
         begin = offset_bytes // found.piece_bytes * found.piece_bytes
         end = min(-(-(offset_bytes + size_bytes) // found.piece_bytes) * found.piece_bytes, item.placement.length_bytes)
-        place, digest = item.placement, Digest.from_raw(item.digest_raw)
-        try:
-            data = self.driver.read_range(place.key, place.offset_bytes + begin, end - begin)
-        except NotFoundError as err:
-            raise CorruptionError(f"object {digest} is missing: no blob {place.key!r}", hint="run: vds fsck") from err
-        damage = find_damage(found, begin, data)
-        if damage is not None:
-            raise CorruptionError(
-                f"object {digest} in blob {place.key!r} is corrupt: its piece at byte {begin + damage} is not what was stored",
-                hint="run: vds fsck",
-            )
+        data = self._find_pieces(item, found, begin, end)
+        if data is None:
+            place = item.placement
+            data = read_piece(self.driver, place.key, place.offset_bytes + begin, end - begin, item.digest_raw)
+            damage = find_damage(found, begin, data)
+            if damage is not None:
+                raise CorruptionError(
+                    f"object {Digest.from_raw(item.digest_raw)} in blob {place.key!r} is corrupt: "
+                    f"its piece at byte {begin + damage} is not what was stored",
+                    hint="run: vds fsck",
+                )
         return data[offset_bytes - begin : offset_bytes - begin + size_bytes]
 
     def chunks(self, item: Wanted, *, limits: Limits = TRANSFER_LIMITS) -> Iterator[bytes]:
@@ -165,6 +164,16 @@ class Contents:
                 return None
             found.append((item.digest_raw, body))
         return found
+
+    def _find_pieces(self, item: Wanted, checks: Checks, begin: int, end: int) -> bytes | None:
+        """Return whole pieces out of the cache's file of an object; a damaged file is dropped, as if there were none."""
+        path = self.cache.find_object(item.digest_raw) if self.cache is not None else None
+        data = _read_file(path, begin, end - begin) if path is not None else None
+        if data is None or find_damage(checks, begin, data) is None:
+            return data
+        assert self.cache is not None
+        self.cache.drop_object(item.digest_raw)
+        return None
 
     def _read_kept(self, item: Wanted, path: Path) -> bytes | None:
         try:

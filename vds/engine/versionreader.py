@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -16,6 +17,7 @@ from vds.engine.objectfile import ObjectFile, VersionFile
 from vds.engine.view import View
 from vds.errors import CorruptionError, InvalidInputError
 from vds.model.batch import batched
+from vds.model.checks import Checks
 from vds.model.digest import EMPTY_RAW, Digest
 from vds.model.entry import EntryRow
 from vds.pipeline import parallel_map
@@ -52,11 +54,11 @@ class VersionReader:
         if offset_bytes >= end:
             return b""
         if end - offset_bytes < row.size_bytes:
-            found = self.find_slice(row, offset_bytes, end - offset_bytes)
+            found = _Source(self, row).find_slice(offset_bytes, end - offset_bytes)
             if found is not None:
                 return found
         if end - offset_bytes == row.size_bytes or row.size_bytes <= WHOLE_BYTES_MAX:
-            return self._placed(row, self.contents.read_whole)[offset_bytes:end]
+            return self.placed(row, self.contents.read_whole)[offset_bytes:end]
         with self.spool(row) as file:
             file.seek(offset_bytes)
             return file.read(end - offset_bytes)
@@ -75,7 +77,7 @@ class VersionReader:
                 file.write(chunk)
 
         try:
-            self._placed(row, work)
+            self.placed(row, work)
         except BaseException:
             file.close()
             raise
@@ -92,7 +94,7 @@ class VersionReader:
             CorruptionError: the stored bytes are not what they must be.
             InvalidInputError: there is no cache to keep it in.
         """
-        path = self._placed(row, self.contents.hold)
+        path = self.placed(row, self.contents.hold)
         if path is None:
             raise InvalidInputError(
                 f"{row.path!r} cannot be kept in a local cache: it is turned off, full, or cannot be written",
@@ -157,21 +159,22 @@ class VersionReader:
             yield row, bytes(bodies[row.digest]) if row.digest in bodies else self.read_bytes(row)
             row = next(left, None)
 
-    def find_slice(self, row: EntryRow, offset_bytes: int, size_bytes: int) -> bytes | None:
-        """Return a range with one request, or None when only the whole can be checked.
+    def place(self, row: EntryRow) -> Placement:
+        """Return where a file's object lies, by what the view says."""
+        return self._place(self.view, row)
+
+    def placed(self, row: EntryRow, work: Callable[[Wanted], T], place: Placement | None = None) -> T:
+        """Do something with a file's object where it lies; where a local manifest is out of date, where it lies now.
+
+        Args:
+            row: of the file.
+            work: is given the object.
+            place: where it lies, when that was looked up before.
 
         Raises:
             CorruptionError: the stored bytes are not what they must be.
         """
-
-        def work(item: Wanted) -> bytes | None:
-            return self.contents.read_slice(item, lambda: self.view.checks(row), offset_bytes, size_bytes)
-
-        return self._placed(row, work)
-
-    def _placed(self, row: EntryRow, work: Callable[[Wanted], T]) -> T:
-        """Do something with a file's object where it lies; where a local manifest is out of date, where it lies now."""
-        place = self._place(self.view, row)
+        place = place or self.place(row)
         try:
             return work(Wanted(row.digest, place))
         except CorruptionError:
@@ -196,12 +199,20 @@ class VersionReader:
         return found
 
 
-@dataclass(frozen=True, slots=True)
 class _Source:
-    """One file, for a file object."""
+    """One file; where it lies, and the checks of its pieces, are looked up once."""
 
-    reader: VersionReader
-    row: EntryRow
+    def __init__(self, reader: VersionReader, row: EntryRow) -> None:
+        self.reader = reader
+        self.row = row
+
+    @cached_property
+    def _place(self) -> Placement:
+        return self.reader.place(self.row)
+
+    @cached_property
+    def _checks(self) -> Checks | None:
+        return self.reader.view.checks(self.row)
 
     @property
     def size_bytes(self) -> int:
@@ -212,7 +223,10 @@ class _Source:
         return self.row.digest
 
     def find_slice(self, offset_bytes: int, size_bytes: int) -> bytes | None:
-        return self.reader.find_slice(self.row, offset_bytes, size_bytes)
+        def work(item: Wanted) -> bytes | None:
+            return self.reader.contents.read_slice(item, lambda: self._checks, offset_bytes, size_bytes)
+
+        return self.reader.placed(self.row, work, self._place)
 
     def read_whole(self) -> bytes:
         return self.reader.read_bytes(self.row)

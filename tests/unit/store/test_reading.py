@@ -236,6 +236,30 @@ class TestThisMachine:
         assert version.read_bytes("large.bin") == TREE["large.bin"]
         assert driver.reads == []
 
+    @pytest.mark.parametrize("is_range", [True, False])
+    def test_a_large_file_that_was_changed_in_the_cache_is_fetched_again(
+        self, version: Version, driver: ReadDriver, is_range: bool
+    ) -> None:
+        kept = version.fetch("huge.bin")
+        kept.chmod(0o600)
+        with kept.open("r+b") as file:
+            file.seek(9 * MIB)
+            file.write(b"wrong")
+        driver.reads.clear()
+        expected = TREE["huge.bin"]
+        if is_range:
+            assert version.read_bytes("huge.bin", 9 * MIB, 5) == expected[9 * MIB : 9 * MIB + 5]
+        else:
+            assert version.read_bytes("huge.bin") == expected
+        assert driver.reads
+
+    def test_a_file_object_looks_places_and_checks_up_once(self, version: Version, monkeypatch: pytest.MonkeyPatch) -> None:
+        with version.open("huge.bin") as file:
+            assert file.read(1) == TREE["huge.bin"][:1]
+            monkeypatch.setattr(type(version._doors.index), "read", refuse)
+            file.seek(15 * MIB)
+            assert file.read(5) == TREE["huge.bin"][15 * MIB : 15 * MIB + 5]
+
     def test_fetch_needs_a_cache(self, source: Path, driver: ReadDriver, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("VDS_CACHE_MAX", "0")
         with vds.connect(driver.url, create=True) as store:
