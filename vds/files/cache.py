@@ -17,6 +17,7 @@ import io
 import logging
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -30,8 +31,9 @@ from vds.files.cachedraft import ObjectDraft
 from vds.files.cachelist import CacheListing, VerifyResult, list_cache, verify_cache
 from vds.files.cacheranges import RangeFiles
 from vds.files.cacheroom import PruneResult, Room
-from vds.files.cachetree import MANIFESTS, OBJECTS, CacheTree, NotTakenError, Temporary, mark_used, remove
+from vds.files.cachetree import MANIFESTS, OBJECTS, UNTOUCHED_NS, CacheTree, NotTakenError, Temporary, mark_used, remove
 from vds.files.lease import Lease, lease_of
+from vds.files.read import hash_descriptor
 from vds.model.digest import DIGEST_SIZE_BYTES, Digest
 
 Buffer = bytes | bytearray | memoryview
@@ -275,8 +277,26 @@ class Cache:
             return None
         if not stat.S_ISREG(found.st_mode) or size_bytes not in (None, found.st_size):
             return None
+        if name.startswith(f"{OBJECTS}/") and found.st_mtime_ns != UNTOUCHED_NS:
+            return self._look_again(path, name)
         mark_used(path, found)
         return Path(path)
+
+    def _look_again(self, path: str, name: str) -> Path | None:
+        """Hash an object that somebody wrote to, maybe by the name of a linked file; it is dropped if it is not what it was."""
+        digest_raw = bytes.fromhex(name.rpartition("/")[2])
+        try:
+            with open(path, "rb") as file:
+                is_whole = hash_descriptor(file.fileno()) == digest_raw
+            if is_whole:
+                os.utime(path, ns=(time.time_ns(), UNTOUCHED_NS))
+                return Path(path)
+        except OSError as err:
+            self._say(err, err.errno)
+            return None
+        _log.warning("%s was changed: it is dropped, and fetched again when it is needed", path)
+        self.drop_object(digest_raw)
+        return None
 
     def _hold(self, name: str, digest_raw: bytes) -> Path | None:
         path = self._find(name)

@@ -256,6 +256,10 @@ class CacheTree:
                 os.rmdir(directory)
 
 
+UNTOUCHED_NS = 1_000_000_000 * 1_000_000_000
+"""The mtime of what is placed whole: whoever writes to it later, by whatever name, gives it another one."""
+
+
 class Temporary(io.FileIO):
     """A file of `partial` while it is written. Its methods raise NotTakenError for what the system refuses.
 
@@ -298,6 +302,7 @@ class Temporary(io.FileIO):
         assert self._path is not None, "placed twice"
         with _refusals():
             if sync:
+                os.utime(self.fileno() if os.utime in os.supports_fd else self._path, ns=(time.time_ns(), UNTOUCHED_NS))
                 os.fsync(self.fileno())
             if sys.platform == "win32":
                 self.close()  # an open file cannot be renamed there; elsewhere the lock goes with the descriptor

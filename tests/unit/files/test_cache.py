@@ -482,3 +482,19 @@ def test_the_default_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk_b
     assert config.cache_bytes_max(tmp_path, {"VDS_CACHE_MAX": ""}) == bytes_max
     assert asked == [tmp_path, tmp_path]
     assert Cache(tmp_path).bytes_max == bytes_max
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_an_object_that_was_written_to_is_hashed_again(cache: Cache, caplog: pytest.LogCaptureFixture, is_same: bool) -> None:
+    path = cache.put_object(DIGEST, [BODY], size_bytes=len(BODY))
+    assert path is not None
+    other = path.with_name("linked")
+    os.link(path, other)
+    other.chmod(0o644)
+    other.write_bytes(BODY if is_same else BODY[::-1])
+    assert cache.find_object(DIGEST) == (path if is_same else None)
+    assert cache.hold_object(DIGEST) == (path if is_same else None)
+    assert path.exists() is is_same
+    assert ("was changed" in caplog.text) is not is_same
+    other.unlink()
+    assert cache.put_object(DIGEST, [BODY], size_bytes=len(BODY)) == path

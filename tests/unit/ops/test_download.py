@@ -276,8 +276,9 @@ class TestCache:
         self.get(stored, cache, tmp_path / "2")
         assert not (tmp_path / "2" / "large").samefile(cached)
 
+    @pytest.mark.parametrize("is_silent", [True, False])
     def test_a_damaged_cache_costs_requests_and_is_mended(
-        self, tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch, is_silent: bool
     ) -> None:
         monkeypatch.setattr(place, "clone", lambda *_: False)
         stored = Stored()
@@ -286,11 +287,19 @@ class TestCache:
             for path in (cache.root / kind).rglob("*"):
                 if path.is_file():
                     path.chmod(0o644)
+                    before = path.stat()
                     body = bytearray(path.read_bytes())
                     body[len(body) // 2] ^= 1
                     path.write_bytes(body)
+                    if is_silent:  # as a failing disk does it
+                        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         assert self.get(stored, cache, tmp_path / "2", keeps=True)["read"] == 3 + 1 + 1
-        assert cache.find_object(Digest.of(self.FILES["large"]).raw) is None
+        kept = cache.find_object(Digest.of(self.FILES["large"]).raw)
+        if is_silent:
+            assert kept is None  # found while it was copied, and fetched without the cache
+        else:
+            assert kept is not None  # found before, and kept anew
+            assert kept.read_bytes() == self.FILES["large"]
         self.get(stored, cache, tmp_path / "3", keeps=True)
         assert self.get(stored, cache, tmp_path / "4", keeps=True) == {}
 
