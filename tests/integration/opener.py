@@ -32,6 +32,16 @@ def read_counted(pickled: bytes) -> tuple[int, int, list[str]]:
     return os.getpid(), count, opened
 
 
+def read_through_fsspec(pickled: bytes) -> tuple[bytes, list[str]]:
+    """Read through a pickled fsspec file system; return a file's bytes, and the SQLite files that were opened."""
+    opened: list[str] = []
+    sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "sqlite3.connect" else None)
+    system = pickle.loads(pickled)
+    body: bytes = system.cat_file("customers:prod/small/007")
+    assert system.info("customers:prod/large")["size"] == len(system.open("customers:prod/large").read())
+    return body, opened
+
+
 def write_part() -> None:
     """Join a transaction by its token and write one part of it, or commit it."""
     task = take_task()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import vds
-from tests.integration.opener import read_counted, read_pickled
+from tests.integration.opener import read_counted, read_pickled, read_through_fsspec
 from tests.integration.relay import Relay
 from tests.support import (
     NEEDS_FORK,
@@ -28,6 +28,7 @@ from tests.support import (
     run_together,
     write_tree,
 )
+from vds.fs import VdsFileSystem
 
 SPAWNED, LOADERS, THREADS, PARTS, FORKS = 32, 64, 16, 8, 6
 FILES = {f"small/{i:03d}": f"content {i}".encode() for i in range(40)} | {"large": b"x" * 1_100_000}
@@ -87,6 +88,19 @@ def test_loader_workers_open_no_sqlite_file(tmp_path: Path) -> None:
         with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
             said = list(pool.map(read_counted, [pickled] * 8))
         assert [opened for *_, opened in said] == [[]] * 8
+
+
+@pytest.mark.slow
+def test_a_file_system_goes_to_a_worker_with_its_versions(tmp_path: Path) -> None:
+    with vds.connect(tmp_path / "store", create=True) as store:
+        store.dataset("customers").register(fill(store, tmp_path), tags=["prod"])
+        system = VdsFileSystem(store=str(tmp_path / "store"))
+        assert system.isfile("customers:prod/large")
+        pickled = pickle.dumps(system)
+        later = write_tree(tmp_path / "later", {"small/007": b"later"})
+        store.dataset("customers").tag("prod", store.namespace("team/raw").upload(later, show_progress=False).version)
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            assert pool.submit(read_through_fsspec, pickled).result() == (FILES["small/007"], [])
 
 
 @NEEDS_FORK
