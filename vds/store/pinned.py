@@ -168,9 +168,10 @@ class Pinned:
             paths = self.reader.missing(rows())
             shown = ", ".join(repr(path) for path in paths[:_NAMED_MAX])
             more = f" and {len(paths) - _NAMED_MAX} more" if len(paths) > _NAMED_MAX else ""
+            count = "1 file" if len(paths) == 1 else f"{len(paths)} files"
             raise OfflineError(
-                f"{len(paths)} files of {version_uri(self.name, self.number)} are not in this machine's cache, and the "
-                f"store does not answer: {shown}{more} ({err.message})",
+                f"this machine's cache lacks {count} of {version_uri(self.name, self.number)}, and the store does not answer: "
+                f"{shown}{more} ({err.message})",
                 paths=paths,
                 hint="try again when the store can be reached",
             ) from err
