@@ -78,11 +78,20 @@ def read_range(driver: BlobDriver, read: RangeRead) -> list[tuple[bytes, memoryv
     if read.length_bytes > READ_BYTES_MAX and len(read.members) == 1:
         only = read.members[0]
         return [(only.digest_raw, memoryview(read_object(driver, only.placement, only.digest_raw)))]
-    data = memoryview(read_piece(driver, read.key, read.offset_bytes, read.length_bytes, read.members[0].digest_raw))
+    return split_range(read, read_piece(driver, read.key, read.offset_bytes, read.length_bytes, read.members[0].digest_raw))
+
+
+def split_range(read: RangeRead, data: bytes) -> list[tuple[bytes, memoryview]]:
+    """Return (raw digest, bytes) of each object in a range that was read, wherever it came from.
+
+    Raises:
+        CorruptionError: an object is not what its digest names.
+    """
+    view = memoryview(data)
     found = []
     for item in read.members:
         start = item.placement.offset_bytes - read.offset_bytes
-        body = data[start : start + item.placement.length_bytes]
+        body = view[start : start + item.placement.length_bytes]
         _check(item, blake3(body).digest())
         found.append((item.digest_raw, body))
     return found

@@ -15,7 +15,7 @@ from blake3 import blake3
 
 from vds.blobs.driver import BlobDriver
 from vds.blobs.packs import MEMBER_BYTES_END
-from vds.blobs.reads import READ_BYTES_MAX, RangeRead, Wanted, read_chunks, read_object, read_piece, read_range
+from vds.blobs.reads import READ_BYTES_MAX, RangeRead, Wanted, read_chunks, read_object, read_piece, split_range
 from vds.errors import CorruptionError
 from vds.files.cache import Cache
 from vds.model.checks import Checks, find_damage, is_whole
@@ -56,11 +56,10 @@ class Contents:
         cached = self._find_range(read)
         if cached is not None:
             return cached
-        found = read_range(self.driver, read)
+        data = read_piece(self.driver, read.key, read.offset_bytes, read.length_bytes, read.members[0].digest_raw)
+        found = split_range(read, data)
         if self.cache is not None and (keeps_all or read.length_bytes >= KEPT_RANGE_BYTES_MIN):
-            body = found[0][1].obj  # the whole answer: the members are windows on it
-            if isinstance(body, bytes) and len(body) == read.length_bytes:
-                self.cache.put_range(self.store_uid, read.key, read.offset_bytes, body)
+            self.cache.put_range(self.store_uid, read.key, read.offset_bytes, data)
         return found
 
     def read_whole(self, item: Wanted, *, limits: Limits = TRANSFER_LIMITS) -> bytes:
@@ -154,16 +153,11 @@ class Contents:
         data = self.cache.find_range(self.store_uid, read.key, read.offset_bytes, read.length_bytes)
         if data is None:
             return None
-        view = memoryview(data)
-        found = []
-        for item in read.members:
-            start = item.placement.offset_bytes - read.offset_bytes
-            body = view[start : start + item.placement.length_bytes]
-            if blake3(body).digest() != item.digest_raw:
-                self.cache.drop_range(self.store_uid, read.key, read.offset_bytes, read.length_bytes)
-                return None
-            found.append((item.digest_raw, body))
-        return found
+        try:
+            return split_range(read, data)
+        except CorruptionError:  # in the cache: what the blob has is another matter
+            self.cache.drop_range(self.store_uid, read.key, read.offset_bytes, read.length_bytes)
+            return None
 
     def _find_pieces(self, item: Wanted, checks: Checks, begin: int, end: int) -> bytes | None:
         """Return whole pieces out of the cache's file of an object; a damaged file is dropped, as if there were none."""
