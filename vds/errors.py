@@ -84,6 +84,12 @@ class EntryNotFoundError(NotFoundError, FileNotFoundError):
     kind = "not-found"
 
 
+class ErasedError(NotFoundError, FileNotFoundError):
+    """The content was destroyed on purpose, for ever; the message says by whom, when and why."""
+
+    kind = "erased"
+
+
 class ConflictError(VdsError):
     """Someone else's work stands in the way: read again, then retry. Nothing of this call is visible.
 

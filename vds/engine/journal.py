@@ -9,7 +9,9 @@ Guarantees:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from vds.blobs.objects import put_record
 from vds.engine.doors import Doors
@@ -19,8 +21,8 @@ from vds.index.queue import Line, QueuedRecord, add_record, find_lowest, list_re
 from vds.index.stores import NamespaceRow, StoreRow, advance_store_log, find_store, lock_store, read_namespace
 from vds.index.versions import committed_us
 from vds.model.moment import moment_of
-from vds.model.ref import format_moment
-from vds.model.version import STORE_CONTEXT, canonical_json, journal_key, record_digest
+from vds.model.storelog import StoreRecord, store_key
+from vds.model.version import STORE_CONTEXT, journal_key, record_digest
 
 HELP_OTHERS_AFTER_S = 1.0
 """How long a writer waits for the records before its own, before it writes them itself."""
@@ -29,6 +31,14 @@ OVERDUE_US = 5_000_000
 """How old a queued record is when its writer is taken for dead: several times a slow put."""
 
 _POLL_S_MIN, _POLL_S_MAX = 0.002, 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class AddedRecord:
+    """A record appended to the store's log, not yet in the container, and when that was."""
+
+    queued: QueuedRecord
+    created_us: int
 
 
 def publish(doors: Doors, line: Line, owner_id: int, number: int, *, first: int | None = None) -> None:
@@ -129,27 +139,30 @@ def stale_index(evidence: str) -> FormatError:
     return FormatError(f"this index is older than its store: {evidence}", hint="vds index rebuild")
 
 
-def store_key(seq: int) -> str:
-    """Return the key of a record of the store's own log."""
-    return f"store/{seq:016d}"
+def add_store_record(connection: Connection, store: StoreRow, kind: str, fields: Mapping[str, Any]) -> AddedRecord:
+    """Append to the store's log, inside the transaction that does what the record says; publish it after its commit.
 
+    It locks the store's row, the last of all locks.
 
-def add_store_record(connection: Connection, store: StoreRow, kind: str, fields: dict[str, str]) -> QueuedRecord:
-    """Append to the store's log, inside the transaction that does what the record says; returns it, for publishing."""
+    Raises:
+        InvalidInputError: the record would be too long.
+    """
     last = lock_store(connection, store.id)
-    seq = last.log_seq + 1
-    body = canonical_json(
-        {
-            "format": 1,
-            "store": store.uid,
-            "number": seq,
-            "parent": "b3:" + last.log_digest.hex(),
-            "kind": kind,
-            "created_at": format_moment(moment_of(now_us(connection))),
-            **fields,
-        }
-    )
-    advance_store_log(connection, store.id, seq, record_digest(STORE_CONTEXT, body))
-    record = QueuedRecord("store", 0, seq, store_key(seq), body)
-    add_record(connection, store.id, record)
-    return record
+    number = last.log_seq + 1
+    created_us = now_us(connection)
+    record = StoreRecord(store.uid, number, last.log_digest, kind, moment_of(created_us), fields)
+    body = record.encode()
+    advance_store_log(connection, store.id, number, record_digest(STORE_CONTEXT, body))
+    queued = QueuedRecord("store", 0, number, store_key(number), body)
+    add_record(connection, store.id, queued)
+    return AddedRecord(queued, created_us)
+
+
+def publish_store_record(doors: Doors, added: AddedRecord) -> None:
+    """Write a record of the store's log to the container, and all before it.
+
+    Raises:
+        RecordDivergedError: the container holds another one under its number: an index that replaced this one, most likely.
+        UnavailableError: the container does not answer; the record stays queued.
+    """
+    publish(doors, added.queued.line, added.queued.owner_id, added.queued.number)

@@ -6,10 +6,9 @@ import json
 
 from vds.blobs.objects import fresh_ulid
 from vds.engine.doors import Doors
-from vds.engine.journal import add_store_record
+from vds.engine.journal import AddedRecord, add_store_record
 from vds.errors import BlobExistsError, ConflictError, CorruptionError, NotFoundError
 from vds.index.database import Connection
-from vds.index.queue import QueuedRecord
 from vds.index.stores import NamespaceRow, add_namespace, find_namespace, lock_store
 from vds.model.version import canonical_json, name_digest
 
@@ -27,7 +26,7 @@ def get_namespace(doors: Doors, name: str) -> NamespaceRow:
     return row
 
 
-def ensure_namespace(doors: Doors, name: str) -> tuple[NamespaceRow, QueuedRecord | None]:
+def ensure_namespace(doors: Doors, name: str) -> tuple[NamespaceRow, AddedRecord | None]:
     """Return the namespace called `name`, made if it is not there, and the record of its making, for publishing.
 
     One name has one id for ever: it is claimed in the container before the index learns of it, so that two indexes, or a crash
@@ -66,10 +65,11 @@ def _claim_name(doors: Doors, name: str) -> str:
     return uid
 
 
-def _add(connection: Connection, doors: Doors, name: str, uid: str) -> tuple[NamespaceRow, QueuedRecord | None]:
+def _add(connection: Connection, doors: Doors, name: str, uid: str) -> tuple[NamespaceRow, AddedRecord | None]:
     lock_store(connection, doors.store.id)  # of two makers of one name, the second waits here and then sees the first one's row
     row = find_namespace(connection, doors.store.id, name)
     if row is not None:
         return row, None
     record = add_store_record(connection, doors.store, "namespace-created", {"namespace": uid, "name": name})
-    return add_namespace(connection, doors.store.id, uid, name), record
+    # The record's own time, so that an index made from the container says the same.
+    return add_namespace(connection, doors.store.id, uid, name, record.created_us), record

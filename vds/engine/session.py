@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from vds.blobs.objects import fresh_ulid
 from vds.engine.commit import CommitRequest
 from vds.engine.doors import Doors
-from vds.engine.journal import check_namespace_fresh, flush_overdue, publish
+from vds.engine.journal import AddedRecord, check_namespace_fresh, flush_overdue, publish_store_record
 from vds.engine.namespaces import ensure_namespace
 from vds.engine.resume import own_process
 from vds.errors import InvalidInputError, OutcomeUnknownError, UnavailableError
@@ -19,7 +19,6 @@ from vds.index.commit import CommitTerms
 from vds.index.conflicts import OnTouched
 from vds.index.database import Connection
 from vds.index.plan import Area
-from vds.index.queue import QueuedRecord
 from vds.index.staging import NewUpload, UploadRow, add_part, add_upload, end_upload, get_upload
 from vds.index.stores import NamespaceRow
 from vds.model.version import check_labels, check_message
@@ -65,7 +64,7 @@ class Freshness:
     record of a namespace that is new goes out.
     """
 
-    def __init__(self, doors: Doors, namespace: NamespaceRow, made: QueuedRecord | None = None) -> None:
+    def __init__(self, doors: Doors, namespace: NamespaceRow, made: AddedRecord | None = None) -> None:
         self._doors = doors
         self._namespace = namespace
         self._made = made
@@ -88,7 +87,7 @@ class Freshness:
         """Write the record of the namespace's making, if that is due."""
         with self._lock:
             if self._made is not None:
-                publish(self._doors, self._made.line, self._made.owner_id, self._made.number)
+                publish_store_record(self._doors, self._made)
                 self._made = None
 
 

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 
-REVISION = "0003"
+REVISION = "0004"
 """The newest migration: what an index must be at for this program. A test holds it against `migrations/`."""
 
 SMALL_BYTES_MAX = 8 * 1024 * 1024
@@ -101,8 +101,19 @@ version = Table(
     Column("file_count", BigInteger, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("content_digest", LargeBinary),  # computed on demand, then kept
+    Column("expired_us", BigInteger),  # its name is gone since then; the head never expires
+    Column("set_aside_us", BigInteger),  # its entries were moved to expired_entry, where no other version needs them
+    Column("collected_us", BigInteger),  # they are gone for good
     _store_key("version"),
     UniqueConstraint("store_id", "commit_id"),
+    Index(
+        "ix_version_expired",
+        "store_id",
+        "namespace_id",
+        "number",
+        sqlite_where=text("expired_us IS NOT NULL AND collected_us IS NULL"),
+        postgresql_where=text("expired_us IS NOT NULL AND collected_us IS NULL"),
+    ),
     Index("ix_version_created", "store_id", "namespace_id", "created_us"),
     Index("ix_version_digest", "store_id", "namespace_id", "digest"),
 )
@@ -156,6 +167,7 @@ blob = Table(
     Column("changed_us", BigInteger, nullable=False),
     Column("fingerprint", Text),  # of a large one: what a file is known by before it is read
     Column("moves", BigInteger, nullable=False, server_default=text("0")),  # how often placements were taken out of it
+    Column("is_checked", SmallInteger, nullable=False, server_default=text("0")),  # by collection, since something in it changed
     _store_key("blob"),
     CheckConstraint("state IN ('pending', 'live', 'condemned', 'deleting', 'deleted')", name="state"),
     UniqueConstraint("store_id", "key"),
@@ -166,6 +178,22 @@ blob = Table(
         "fingerprint",
         sqlite_where=text("fingerprint IS NOT NULL"),
         postgresql_where=text("fingerprint IS NOT NULL"),
+    ),
+    # What collection looks at: it costs what changed, not what is there.
+    Index(
+        "ix_blob_unchecked",
+        "store_id",
+        "id",
+        sqlite_where=text("is_checked = 0 AND state = 'live'"),
+        postgresql_where=text("is_checked = 0 AND state = 'live'"),
+    ),
+    Index(
+        "ix_blob_state",
+        "store_id",
+        "state",
+        "changed_us",
+        sqlite_where=text("state IN ('pending', 'condemned', 'deleting')"),
+        postgresql_where=text("state IN ('pending', 'condemned', 'deleting')"),
     ),
     sqlite_autoincrement=True,  # an id is never used again
 )
@@ -198,6 +226,81 @@ object_check = Table(
     Column("piece_bytes", Integer, nullable=False),
     Column("checks", LargeBinary, nullable=False),  # 8 bytes a piece, at most some 128 KiB: see vds/model/checks.py
     _store_key("object_check"),
+)
+
+object_use = Table(
+    "object_use",
+    metadata,
+    Column("store_id", Integer, primary_key=True, autoincrement=False),
+    Column("digest", LargeBinary, primary_key=True),
+    Column("uses", BigInteger, nullable=False),  # rows of entry, of the versions that were counted
+    _store_key("object_use"),
+    CheckConstraint("uses > 0", name="uses"),  # nothing is taken away that was not counted
+    sqlite_with_rowid=False,
+)
+
+counted = Table(
+    "counted",
+    metadata,
+    Column("store_id", Integer, primary_key=True, autoincrement=False),
+    Column("namespace_id", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, nullable=False),  # object_use knows the entries that begin in versions up to this one
+    _store_key("counted"),
+)
+
+expired_entry = Table(
+    "expired_entry",
+    metadata,
+    Column("store_id", Integer, primary_key=True, autoincrement=False),
+    Column("namespace_id", Integer, primary_key=True, autoincrement=False),
+    Column("path", _Bytewise, primary_key=True),
+    Column("first_version", BigInteger, primary_key=True, autoincrement=False),
+    Column("end_version", BigInteger, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("mode", SmallInteger, nullable=False),
+    Column("modified_ns", BigInteger, nullable=False),
+    Column("set_aside_us", BigInteger, nullable=False),
+    _store_key("expired_entry"),
+    Index("ix_expired_entry_set_aside", "store_id", "set_aside_us"),
+    sqlite_with_rowid=False,
+)
+
+manifest = Table(
+    "manifest",
+    metadata,
+    Column("store_id", Integer, primary_key=True, autoincrement=False),
+    Column("namespace_id", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", Text, primary_key=True),  # changes: of this version; checkpoint: all of its entries
+    Column("blob_id", BigInteger, nullable=False),
+    Column("digest", LargeBinary, nullable=False),  # of the list
+    Column("row_count", BigInteger, nullable=False),
+    _store_key("manifest"),
+    CheckConstraint("kind IN ('changes', 'checkpoint')", name="kind"),
+    Index("ix_manifest_blob", "store_id", "blob_id"),
+)
+
+erased = Table(
+    "erased",
+    metadata,
+    Column("store_id", Integer, primary_key=True, autoincrement=False),
+    Column("digest", LargeBinary, primary_key=True),  # of an object whose bytes were destroyed on purpose, for ever
+    Column("erased_us", BigInteger, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    _store_key("erased"),
+)
+
+damage = Table(
+    "damage",
+    metadata,
+    Column("store_id", Integer, primary_key=True, autoincrement=False),
+    Column("digest", LargeBinary, primary_key=True),  # of an object whose stored bytes are not what they must be
+    Column("blob_id", BigInteger, nullable=False),  # where they were looked at
+    Column("found_us", BigInteger, nullable=False),
+    Column("detail", Text, nullable=False),
+    _store_key("damage"),
 )
 
 upload = Table(

@@ -147,7 +147,7 @@ def list_namespaces(connection: Connection, store_id: int, prefix: str = "") -> 
         yield _namespace(row)
 
 
-def add_namespace(connection: Connection, store_id: int, uid: str, name: str) -> NamespaceRow:
+def add_namespace(connection: Connection, store_id: int, uid: str, name: str, created_us: int) -> NamespaceRow:
     """Add a namespace at version 0, its empty version.
 
     Raises:
@@ -158,7 +158,7 @@ def add_namespace(connection: Connection, store_id: int, uid: str, name: str) ->
             "INSERT INTO namespace (store_id, uid, name, name_fold, head, head_digest, created_us)"
             " VALUES (:s, :uid, :name, :fold, 0, :digest, :now)"
         ),
-        {"s": store_id, "uid": uid, "name": name, "fold": name.casefold(), "digest": NO_PARENT, "now": now_us(connection)},
+        {"s": store_id, "uid": uid, "name": name, "fold": name.casefold(), "digest": NO_PARENT, "now": created_us},
     )
     row = find_namespace(connection, store_id, name)
     assert row is not None

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from vds.blobs.driver import BlobDriver
 from vds.blobs.objects import fresh_ulid
 from vds.engine.doors import Doors
-from vds.engine.journal import check_store_fresh, flush_line, stale_index, store_key
+from vds.engine.journal import check_store_fresh, flush_line, stale_index
 from vds.errors import BlobExistsError, FormatError, InvalidInputError, NotFoundError
 from vds.index.database import Database, now_us
 from vds.index.stores import StoreRow, check_revision, find_store, put_store
 from vds.model.format import FORMAT, FORMAT_PREFIX, FormatRecord, format_key
 from vds.model.moment import moment_of
 from vds.model.ref import format_moment
+from vds.model.storelog import store_key
 
 EMBEDDED = "embedded"
 

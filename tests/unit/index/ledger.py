@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from vds.index.commit import Committed, CommitTerms, PlanAgain, Planned, commit_staged
 from vds.index.conflicts import OnTouched
-from vds.index.database import Connection, Database
+from vds.index.database import Connection, Database, now_us
 from vds.index.entries import At, read_entries
 from vds.index.needs import BlobsGone, list_needs
 from vds.index.placements import add_pending_blob, finish_blob
@@ -61,7 +61,7 @@ class Ledger:
         self.store = self.database.run(lambda c: put_store(c, f"store-{number}", f"incarnation-{number}"))
 
     def namespace(self, name: str = "team/raw") -> NamespaceRow:
-        return self.database.run(lambda c: add_namespace(c, self.store.id, f"ns-{next(_numbers)}", name))
+        return self.database.run(lambda c: add_namespace(c, self.store.id, f"ns-{next(_numbers)}", name, now_us(c)))
 
     def now(self, namespace: NamespaceRow) -> NamespaceRow:
         with self.database.read() as connection:
