@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 AZURITE := .tools/node_modules/azurite/package.json
 
-.PHONY: setup demo test check fix bench migration clean
+.PHONY: setup demo test soak check fix bench migration clean
 .DEFAULT_GOAL := check
 
 setup: .venv/.stamp $(AZURITE)
@@ -27,6 +27,11 @@ demo: .venv/.stamp
 # The whole suite, with a real Azurite and a real PostgreSQL, which it starts and stops itself.
 test: setup
 	$(PYTEST) -n 2 --dist worksteal $(ARGS)
+
+# What takes hours to prove: kills by the thousand, long random histories of whole stores. KILLS, EXAMPLES, STEPS, SEED set how much.
+soak: setup
+	VDS_TEST_KILLS=$(or $(KILLS),1000) VDS_TEST_SEED=$(or $(SEED),1) $(PYTEST) -s tests/fault/test_crowd.py $(ARGS)
+	VDS_TEST_EXAMPLES=$(or $(EXAMPLES),1000) VDS_TEST_STEPS=$(or $(STEPS),200) $(PYTEST) -n 2 tests/property/test_store_machine.py $(ARGS)
 
 # What can be known without any service, in about a minute.
 check: .venv/.stamp

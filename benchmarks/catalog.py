@@ -30,6 +30,7 @@ class Peer:
         variant: which of its ways the program is to take.
         finds: what it finds of the runs before it in its round, of "cache" and "target"; what is not named is empty.
         leaves: what of it is left for those that follow.
+        index: where its index is: `embedded`, in SQLite, or `postgresql`.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Peer:
     finds: tuple[str, ...] = ()
     leaves: tuple[str, ...] = ()
     share: int = 1
+    index: str = "embedded"
 
     @property
     def is_vds(self) -> bool:
@@ -158,6 +160,26 @@ READERS = (
     _own("vds_rows_local", "look up files in it", "vds_rows", "index", variant="open", finds=("cache",), share=1_000),
 )
 
+WRITERS = 64
+
+LOADERS = (
+    Peer(
+        "vds_writers",
+        "vds, index in PostgreSQL",
+        "vds_writers",
+        "vds",
+        "vds",
+        {"small": (WRITERS, WRITERS)},
+        does=("write",),
+        index="postgresql",
+    ),
+    *(
+        Peer(f"vds_{does}_{name}", f"vds, index in {title}", f"vds_{does}", "vds", "vds", does=(does,), variant=rows, index=index)
+        for does, rows in (("change", "1000000"), ("ask", "10000000"))
+        for name, title, index in (("sqlite", "SQLite on disk", "embedded"), ("postgres", "PostgreSQL", "postgresql"))
+    ),
+)
+
 PEERS = {
     peer.name: peer
     for peer in (
@@ -188,5 +210,6 @@ PEERS = {
         Peer("rclone", "rclone", "rclone", "peers", "rclone", {"big": (8, 16), "medium": (8, 16), "small": (16, 256)}),
         Peer("azureml", "azureml-core Datastore.upload", "azureml_upload", "azureml", "azureml-core", is_slow=True),
         *READERS,
+        *LOADERS,
     )
 }

@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.catalog import SLOW_FILES_MAX, Peer
 from benchmarks.install import BENCH
+from benchmarks.load import Asking, Loading, Postgres, postgres_for
 from benchmarks.reading import Reading, load
 from benchmarks.runs import Run, RunError
 from benchmarks.scenarios import SCENARIOS
@@ -29,14 +30,19 @@ def run_cell(
     cell: dict[str, Any] = {"workload": workload.name, "title": workload.title, "latency_ms": server.latency_ms, "wire": wire}
     cell |= {"files": workload.count or tree.files, "bytes": workload.count * workload.file_bytes or tree.bytes}
     cell |= {"unit": workload.unit, "peers": {}}
-    state = tree.path.parent / f"state-{workload.name}-{os.getpid()}"
-    make_run = _reader(workload, server, tree, state) if workload.is_read else _uploader(server, tree)
+    state = (BENCH if workload.is_load else tree.path.parent) / f"state-{workload.name}-{os.getpid()}"
     try:
-        reason = _load(workload, server, tree, state)
-        for number in range(rounds):
-            for peer in peers:
-                run = make_run(peer, workers or peer.workers_for(workload, server.latency_ms))
-                _take(run, workload, number, cell, reason)
+        with postgres_for(peers) as postgres:
+            cell |= {"postgres": postgres.settings} if postgres is not None else {}
+            if workload.is_load:
+                make_run = _loader(workload, server, tree, state, postgres)
+            else:
+                make_run = _reader(workload, server, tree, state) if workload.is_read else _uploader(server, tree)
+            reason = _load(workload, server, tree, state)
+            for number in range(rounds):
+                for peer in peers:
+                    run = make_run(peer, workers or peer.workers_for(workload, server.latency_ms))
+                    _take(run, workload, number, cell, reason)
     finally:
         shutil.rmtree(state, ignore_errors=True)
     return cell
@@ -84,6 +90,16 @@ def _reader(workload: Workload, server: NullServer, tree: Tree, state: Path) -> 
         count = workload.count // peer.share
         part = tree if count else _part(peer, tree)
         return Reading(peer, server, part, workers, state, target, count, workload.file_bytes)
+
+    return make
+
+
+def _loader(workload: Workload, server: NullServer, tree: Tree, state: Path, postgres: Postgres | None) -> MakeRun:
+    def make(peer: Peer, workers: int) -> Run:
+        kind = Asking if workload.before == "grown" else Loading
+        server_of = postgres if peer.index == "postgresql" else None
+        target = tree.path.parent / f"committed-{os.getpid()}"
+        return kind(peer, server, tree, workers, state / peer.name, workload.count, workload.file_bytes, server_of, target)
 
     return make
 

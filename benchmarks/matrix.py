@@ -77,7 +77,9 @@ def run_cells(wanted: Wanted, absent: set[str]) -> Iterator[dict[str, Any]]:
             wires = wanted.wires if workload.is_shared else wanted.wires[:1]
             for wire in wires:
                 for latency_ms in wanted.latencies_ms[:1] if workload.is_local else wanted.latencies_ms:
-                    with null_server(latency_ms=latency_ms, is_tls=wire == "tls", keeps_bodies=workload.is_read) as server:
+                    with null_server(
+                        latency_ms=latency_ms, is_tls=wire == "tls", keeps_bodies=workload.does != "upload"
+                    ) as server:
                         yield run_cell(workload, peers, server, tree, rounds=wanted.rounds, workers=wanted.workers)
 
 

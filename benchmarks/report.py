@@ -12,6 +12,33 @@ from benchmarks.catalog import PEERS
 from benchmarks.figures import Cell, cpu_of, is_large, median_of, ours_of, peak_of, rate_of, ratio_to, runs_of, spread_of
 from benchmarks.targets import judge
 
+_LOAD_FACTS = {
+    "errors": "errors",
+    "acknowledged and lost": "lost",
+    "there and not acknowledged": "untold",
+    "numbers left out": "gaps",
+    "a transaction, median ms": "transaction_ms",
+    "a transaction, p99 ms": "transaction_ms_p99",
+    "of it the commit, median ms": "commit_ms",
+    "of it the commit, p99 ms": "commit_ms_p99",
+    "a commit's time in the index, ms": "index_ms",
+    "least": "index_ms_least",
+    "most": "index_ms_most",
+    "of it in the transaction that commits, ms": "locked_ms",
+    "of it with the head held, ms": "held_ms",
+    "staging before it, ms": "staging_ms",
+    "the index's server, CPU s": "index_cpu_s",
+    "to open the store, ms": "open_ms",
+    "to find a path and its bytes, ms": "find_ms",
+    "to read a file, ms": "read_ms",
+    "to list a directory of 1 000, ms": "children_ms",
+    "all below it, ms": "below_ms",
+    "to compare versions 1 000 changes apart, ms": "diff_ms",
+    "tables walked through": "scans",
+    "the most that one question looked at": "looked_at",
+}
+"""What runs on a store alone have: how it is called, and the figure."""
+
 
 def main(words: Sequence[str]) -> int:
     """Print the reports of the files named."""
@@ -80,6 +107,7 @@ def _print_notes(cell: Cell) -> None:
             "bytes received before the kill": median_of(cell, name, "arrived_before_bytes"),
             "server CPU s": median_of(cell, name, "server_cpu_s") if PEERS[name].is_vds else None,
             "files rewritten": median_of(cell, name, "rewritten"),
+            **{text: median_of(cell, name, figure) for text, figure in _LOAD_FACTS.items()},
         }
         shown = [f"{text} {value:,.3f}".rstrip("0").rstrip(".") for text, value in facts.items() if value is not None]
         if shown:

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 
+from benchmarks.load import Asking
 from benchmarks.reading import Reading
 from benchmarks.runs import RUN_TIMEOUT_S, Figures, Run, RunError, end_group
 from benchmarks.workloads import rewrite_files
@@ -65,10 +66,18 @@ def take_loaded(run: Run) -> Figures:
     return figures
 
 
+def take_grown(run: Run) -> Figures:
+    """Measure what asks a store that is made in the first round, and stays as it is."""
+    assert isinstance(run, Asking)
+    run.make_once()
+    return run.take()
+
+
 SCENARIOS: dict[str, Callable[[Run], Figures]] = {
     "": take_plain,
     "uploaded": take_uploaded,
     "rewritten": take_rewritten,
     "killed": take_killed,
     "loaded": take_loaded,
+    "grown": take_grown,
 }

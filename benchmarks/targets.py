@@ -151,6 +151,25 @@ BOUNDS = (
     Bound("1 000 000 rows, opening and reading one, ms", "million_read", _median("read_ms", "vds_rows_open"), 5, latency_ms=0),
     Bound("1 000 000 rows, listing them, s", "million_read", _median("seconds", "vds_rows_list"), 3),
     Bound("1 000 000 rows, listing them, MiB", "million_read", _most("rss_mib", "vds_rows_list"), 300),
+    Bound("64 writers, commits/s", "writers", _rate_of("vds_writers"), 50, is_least=True),
+    Bound("64 writers, acknowledged versions lost", "writers", _most("lost", "vds_writers"), 0),
+    Bound("64 writers, errors seen", "writers", _most("errors", "vds_writers"), 0),
+    *(
+        bound
+        for where, index in (("SQLite", "sqlite"), ("PostgreSQL", "postgres"))
+        for bound in (
+            Bound(
+                f"1 000 changes to 1 000 000, index ms, {where}",
+                "million_change",
+                _median("index_ms", f"vds_change_{index}"),
+                100,
+            ),
+            Bound(f"10 000 000 rows, tables walked through, {where}", "ten_million", _most("scans", f"vds_ask_{index}"), 0),
+            Bound(
+                f"10 000 000 rows, looked at at most, {where}", "ten_million", _most("looked_at", f"vds_ask_{index}"), 1_000_000
+            ),
+        )
+    ),
 )
 
 

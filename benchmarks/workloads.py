@@ -22,6 +22,8 @@ _READ_TREES = {
     "mixed": (len(MIXED_BYTES), READ_BYTES),
 }
 
+_LOADS = ("write", "change", "ask")
+
 
 @dataclass(frozen=True, slots=True)
 class Workload:
@@ -53,9 +55,14 @@ class Workload:
     is_local: bool = False
 
     @property
+    def is_load(self) -> bool:
+        """Whether there is no tree: what it is about is a store and its index."""
+        return self.does in _LOADS
+
+    @property
     def is_read(self) -> bool:
         """Whether the tree is on the server before, and read."""
-        return self.does != "upload"
+        return self.does not in ("upload", *_LOADS)
 
 
 def _own(
@@ -68,6 +75,10 @@ def _read(name: str, title: str, does: str, tree: str, *, is_shared: bool = True
     files, file_bytes = _READ_TREES[tree]
     count, unit = {"random": (500, "reads"), "index": (1_000_000, "rows")}.get(does, (0, "files"))
     return Workload(name, title, files, file_bytes, tree == "big", "loaded", tree, does, count, unit, is_shared, does == "index")
+
+
+def _load(name: str, title: str, does: str, count: int, unit: str, *, before: str = "", is_local: bool = True) -> Workload:
+    return Workload(name, title, 0, 1_000, before=before, does=does, count=count, unit=unit, is_shared=False, is_local=is_local)
 
 
 WORKLOADS = {
@@ -90,6 +101,9 @@ WORKLOADS = {
         _read("random_reads", "random reads of 64 KB in files of 64 MiB to 2 GiB", "random", "mixed"),
         _read("stream", "100 000 files of 10 KB, as a stream of bytes", "stream", "many", is_shared=False),
         _read("million_read", "the index of a version of 1 000 000 files", "index", "small", is_shared=False),
+        _load("writers", "64 writers that commit to one namespace", "write", 1_280, "commits", is_local=False),
+        _load("million_change", "commits of 1 000 changes to a version of 1 000 000 files", "change", 25, "commits"),
+        _load("ten_million", "questions to the index of a version of 10 000 000 files", "ask", 25, "rounds", before="grown"),
     )
 }
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -55,10 +55,11 @@ def azurite() -> Iterator[str]:
 
 
 @contextmanager
-def postgres() -> Iterator[str]:
+def postgres(settings: Mapping[str, str] | None = None) -> Iterator[str]:
     """Run PostgreSQL and yield its url, `postgresql://USER:PW@127.0.0.1:PORT/DB`; or the one that the environment names.
 
-    fsync is off: the tests kill clients, never the server, and start from an empty database each time.
+    fsync is off unless `settings` say otherwise: the tests kill clients, never the server, and start from an empty database each
+    time.
     """
     given = os.environ.get("VDS_TEST_POSTGRES_URL")
     if given:
@@ -82,7 +83,9 @@ def postgres() -> Iterator[str]:
         if made.returncode:
             raise ServiceError(f"initdb ended with {made.returncode}:\n{made.stdout}{made.stderr}")
         port = free_port()
-        with _running([str(binaries / "postgres"), "-D", str(data), *_postgres_settings(port)], directory, user) as process:
+        with _running(
+            [str(binaries / "postgres"), "-D", str(data), *_postgres_settings(port, settings or {})], directory, user
+        ) as process:
             probe = [str(binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
             _wait_until(process, lambda: subprocess.run(probe, check=False).returncode == 0, directory)
             yield f"postgresql://vds:{password}@127.0.0.1:{port}/postgres"
@@ -135,7 +138,7 @@ def install_azurite() -> None:
         subprocess.run([*find_node()[1], "install", "--no-audit", "--no-fund", "--prefix", str(_TOOLS), AZURITE], check=True)
 
 
-def _postgres_settings(port: int) -> list[str]:
+def _postgres_settings(port: int, own: Mapping[str, str]) -> list[str]:
     settings = {
         "listen_addresses": "127.0.0.1",
         "port": str(port),
@@ -144,6 +147,7 @@ def _postgres_settings(port: int) -> list[str]:
         "fsync": "off",
         "full_page_writes": "off",
         "timezone": "Asia/Kolkata",  # not UTC on purpose: a query that leans on the session's zone shows up
+        **own,
     }
     return [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vds.store import connect as connect
     from vds.store import join as join
     from vds.store import load_lock as load_lock
+    from vds.store import rebuild_index as rebuild_index
     from vds.store import upgrade_index as upgrade_index
 
 # Resolved on first use: a command that needs no database must not pay for importing one.
@@ -25,12 +26,13 @@ _LAZY = {
     "connect": "vds.store",
     "join": "vds.store",
     "load_lock": "vds.store",
+    "rebuild_index": "vds.store",
     "refresh": "vds.pins",
     "status": "vds.ops.checkout",
     "upgrade_index": "vds.store",
 }
 
-__all__ = ["__version__", "connect", "join", "load_lock", "refresh", "status", "upgrade_index"]
+__all__ = ["__version__", "connect", "join", "load_lock", "rebuild_index", "refresh", "status", "upgrade_index"]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,15 +17,21 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from vds.errors import ConflictError, InvalidInputError, NotFoundError, redact
+from vds.model.retention import Retention
 from vds.model.size import parse_size
 
 SETTINGS_NAME = "vds.toml"
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 _RELATIVE_SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)(?!/|:memory:|[A-Za-z]:|file:|\?|$)(.+)")
-_USERINFO_PASSWORD = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^/\s:@]*):[^@\s]*(?=@)")
+# As far as the last @ before the path. In the url of a database a password may also hold a /, as SQLAlchemy reads it.
+_USERINFO_PASSWORDS = (
+    re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^/\s:@]*):[^/?#]*(?=@)"),
+    re.compile(r"(\bpostgres[\w+]*://[^/\s:@]*):[^@]*(?=@)"),
+)
 _SECRET_PARAMETER = re.compile(r"(?i)[?&][\w-]*(?:sig|password|passwd|pwd|secret|token)=")
 _CACHE_BYTES_MAX = 50 * 1000**3
 _CACHE_DISK_PARTS = 5
@@ -41,13 +47,13 @@ class StoreSettings:
     """Which store to open.
 
     Attributes:
-        url: a location, never a name.
-        index: a SQLAlchemy URL, `embedded`, or None: what the store itself names.
+        url: a location, never a name; it may carry a signature.
+        index: a SQLAlchemy URL, perhaps with a password, `embedded`, or None: what the store itself names.
         source: where the url was found, for people.
     """
 
-    url: str
-    index: str | None
+    url: str = field(repr=False)
+    index: str | None = field(repr=False)
     source: str
 
 
@@ -110,8 +116,37 @@ def _named(text: str, index: str | None, source: str, files: list[_File]) -> Sto
 
 
 def _read_files(environ: Mapping[str, str], cwd: Path) -> list[_File]:
+    return [_read(path) for path in _settings_files(environ, cwd)]
+
+
+def _settings_files(environ: Mapping[str, str], cwd: Path) -> list[Path]:
     paths = [find_settings_file(cwd), user_settings_file(environ)]
-    return [_read(path) for path in dict.fromkeys(paths) if path is not None and path.is_file()]
+    return [path for path in dict.fromkeys(paths) if path is not None and path.is_file()]
+
+
+def find_expire_policies(
+    *, environ: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> tuple[str, list[tuple[str, Retention]]]:
+    """Return the settings file that says which versions to keep, and its policies: patterns of namespaces, in their order.
+
+        [expire."runs/*"]
+        keep-last = 5
+        keep-within = "30d"
+
+    The nearest vds.toml counts if it has such tables, else the user's settings; ("", []) when neither has.
+
+    Raises:
+        InvalidInputError: a file does not parse, or a table is no policy.
+    """
+    environ = os.environ if environ is None else environ
+    for path in _settings_files(environ, Path.cwd() if cwd is None else cwd):
+        tables = _parse(path).get("expire")
+        if tables is None:
+            continue
+        if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+            raise InvalidInputError(f"{path}: expire must hold tables", hint='[expire."runs/*"]\nkeep-last = 5')
+        return str(path), [(name, Retention.parse(table, f"{path}: expire.{name}")) for name, table in tables.items()]
+    return "", []
 
 
 def find_settings_file(cwd: Path, name: str = SETTINGS_NAME) -> Path | None:
@@ -126,11 +161,16 @@ def find_settings_file(cwd: Path, name: str = SETTINGS_NAME) -> Path | None:
         directory = parent
 
 
-def _read(path: Path) -> _File:
+def _parse(path: Path) -> dict[str, Any]:
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as err:  # not UTF-8, not TOML, a number of too many digits
         raise InvalidInputError(f"{path} is not TOML: {err}", hint='write store = "URL"') from err
+
+
+def _read(path: Path) -> _File:
+    raw = _parse(path)
+    raw.pop("expire", None)  # see find_expire_policies
     stores = raw.pop("stores", {})
     if not isinstance(stores, dict) or not all(isinstance(entry, dict) for entry in stores.values()):
         raise InvalidInputError(f"{path}: stores must hold tables", hint='[stores.prod]\nurl = "az://data@account"')
@@ -164,7 +204,8 @@ def _anchored(directory: Path, text: str) -> str:
 
 def without_secret(text: str) -> str:
     """Return an address without its password, and without its query where that carries a secret."""
-    text = _USERINFO_PASSWORD.sub(r"\1", text)
+    for password in _USERINFO_PASSWORDS:
+        text = password.sub(r"\1", text)
     return text.partition("?")[0] if _SECRET_PARAMETER.search(text) else text
 
 

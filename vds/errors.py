@@ -12,25 +12,44 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-_PRIVATE_NAMES = r"(?:password|passwd|pwd|secret|token|credential|api[_-]?key|account[_-]?key|access[_-]?key)"
+# `pwd` is also where a shell stands: a path after it is no secret.
+_PRIVATE_NAMES = (
+    r"(?:passw(?:or)?d|passphrase|pwd(?!['\"]?\s*[=:]\s*['\"]?/)|secret|token|credential"
+    r"|(?:api|account|access|storage|shared|private|primary|secondary)[_-]?key)"
+)
+# In quotes, perhaps those of a text inside a text, to the end of them; else to the next space, without the stops before it.
+# What begins with a stop is the text going on ("credential=, or"); what was taken out before stays as it is.
+_PRIVATE_VALUE = (
+    r"""(?:\*{3}|b?(?P<quote>\\*['"]).*?(?<!\\)(?P=quote)"""
+    r"""|\\*['"]?(?![,;.)\]}])[^\s&]+?(?=[\\'",;)\]}]*(?:[\s&]|$)))"""
+)
 _PRIVATE_PATTERNS = (
-    # The signature of a SAS, in a query string or on its own.
-    re.compile(r"(?i)(\bsig=)[^&\s'\"]+"),
+    # The signature of a SAS, in a query string, on its own, or inside another url.
+    re.compile(r"(?i)((?<![a-z])sig(?:=|%3D))(?:(?!%26)[^&\s'\"])+"),
     # Connection strings of Azure Storage.
     re.compile(r"(?i)\b((?:AccountKey|SharedAccessSignature|SharedAccessKey)=)[^;\s'\"]+"),
-    re.compile(r"(?i)\b(Authorization['\"]?\s*[:=]\s*['\"]?(?:Bearer|SharedKey|Basic)?\s*)[^\s'\"]+"),
+    # A header, on a line or in the repr of what holds it; a token that is announced by its kind alone.
+    re.compile(
+        r"(?i)(Authorization\\*['\"]?\s*[:=,]\s*(?:b(?=['\"]))?\\*['\"]?(?:(?:Bearer|SharedKey(?:Lite)?|Basic|Digest|Negotiate)\s+)?)[^\s'\"]+"
+    ),
+    re.compile(r"(?i)\b(Bearer\s+)[\w.~+/-]{20,}=*"),
     # name=value and name: value, then --name value, where the name says that the value is a secret.
-    re.compile(rf"(?i)({_PRIVATE_NAMES}['\"]?\s*[=:]\s*['\"]?)(?!/)([^\s'\"&;,]+)"),
-    re.compile(rf"(?i)(--?[\w-]{{0,40}}{_PRIVATE_NAMES}\s+['\"]?)([^\s'\"&;,]+)"),
-    # user:password@host in any url.
-    re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^/\s:@'\"]*:)[^@\s'\"]+(?=@)"),
+    re.compile(rf"(?i)({_PRIVATE_NAMES}\\*['\"]?\s*(?:=|%3D|:(?!//))\s*){_PRIVATE_VALUE}"),
+    re.compile(rf"(?i)(--?[\w-]{{0,40}}{_PRIVATE_NAMES}\s+){_PRIVATE_VALUE}"),
+    # user:password@host in any url but our own, as far as the last @ before the path; that of a database may also hold a /.
+    re.compile(r"(?i)((?<![a-z0-9+.-])(?!vds:)[a-z][a-z0-9+.-]{0,40}://[^/\s:@'\"]*:)[^\s/?#]*(?=@)"),
+    re.compile(r"(?i)(\bpostgres[\w+]{0,20}://[^/\s:@'\"]*:)[^\s@]*(?=@)"),
+    # What is a secret whatever stands before it: a JSON web token, the key of a storage account, tokens of the usual code hosts.
+    re.compile(r"()\beyJ[\w-]{10,4000}\.[\w-]{1,8000}\.[\w-]*"),
+    re.compile(r"()(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{86}=="),
+    re.compile(r"()\b(?:gh[pousr]_|github_pat_|glpat-)\w{16,}"),
 )
 
 
 def redact(text: str) -> str:
     """Return `text` with every value that looks like a secret replaced by `***`."""
     for pattern in _PRIVATE_PATTERNS:
-        text = pattern.sub(lambda match: match.group(1) + "***", text)
+        text = pattern.sub(r"\1***", text)
     return text
 
 

@@ -44,11 +44,13 @@ _VARIABLE_PREFIXES = ("AZUREML_DATAREFERENCE_", "AZURE_ML_INPUT_")
 _USER_VARIABLES = ("LOGNAME", "USER", "LNAME", "USERNAME")
 
 _SECRET_FLAG = re.compile(
-    r"(?i)--?(?:[\w-]*(?:password|passwd|pwd|secret|token|credential|connection[_-]?string|sas)|(?:[\w-]+[_-])?key)"
+    r"(?i)--?(?:[\w.-]*(?:passw(?:or)?d|passphrase|pwd|secret|token|credential|connection[_-]?string|sas)|(?:[\w.-]+[_-])?key|pass|auth)"
 )
-_USERINFO = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://)[^/\s@'\"]*@")
-# A JSON web token; a storage account's key (64 bytes in base 64); the tokens of the usual code hosts.
-_SECRET_SHAPE = re.compile(r"eyJ[\w-]{10,}\.[\w-]+\.[\w-]*|[A-Za-z0-9+/]{86}==|\b(?:gh[pousr]_|github_pat_|glpat-)\w{16,}")
+_USERINFO = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]{0,40}://)[^/?#\s'\"]*@")
+# In an argument, where a password may hold spaces and quotes as well.
+_PASSWORD = re.compile(
+    r"(\b(?!vds:)[A-Za-z][A-Za-z0-9+.-]{0,40}://[^/:@\s]*:)[^/?#\n]*(?=@)|(\bpostgres[\w+]*://[^/:@\s]*:)[^@\n]*(?=@)"
+)
 
 
 def collect_provenance(
@@ -87,10 +89,15 @@ def describe_command(argv: Iterable[str]) -> str:
     """Return a command line as a shell would read it, without its secrets, at most 4 KiB."""
     shown, secret_follows = [], False
     for argument in argv:
+        name, is_pair, _ = argument.partition("=")
         if secret_follows and not argument.startswith("--"):
             shown.append("***")
+        elif is_pair and _SECRET_FLAG.fullmatch(name):
+            shown.append(f"{name}=***")
         else:
-            shown.append(shlex.quote(_SECRET_SHAPE.sub("***", redact(cut(argument, COMMAND_BYTES_MAX)))))
+            # Before it is cut: half of a secret no longer looks like one.
+            safe = redact(_PASSWORD.sub(lambda match: f"{match[1] or match[2]}***", argument))
+            shown.append(shlex.quote(cut(safe, COMMAND_BYTES_MAX)))
         secret_follows = _SECRET_FLAG.fullmatch(argument) is not None
     return cut(" ".join(shown), COMMAND_BYTES_MAX)
 
@@ -112,7 +119,7 @@ def _job_variables(environ: Mapping[str, str]) -> dict[str, str]:
         whole = _USERINFO.sub(r"\1", environ.get(name, ""))
         value = cut(whole, VALUE_BYTES_MAX)
         # What looks like a secret is left out whole: half of one, or its place, is of no use to anyone.
-        if value and redact(value) == value and not _SECRET_SHAPE.search(whole):
+        if value and redact(whole) == whole:
             found[name] = value
     return found
 

@@ -121,3 +121,17 @@ def _create_marks() -> None:
         _store_key("damage"),
         sa.PrimaryKeyConstraint("store_id", "digest", name="pk_damage"),
     )
+    op.create_table(
+        "gap",
+        sa.Column("store_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("key", sa.Text().with_variant(sa.TEXT(collation="C"), "postgresql"), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("owner_id", sa.Integer(), nullable=False),
+        sa.Column("first_number", sa.BigInteger(), nullable=False),
+        sa.Column("last_number", sa.BigInteger(), nullable=False),
+        sa.Column("detail", sa.Text(), nullable=False),
+        sa.Column("found_us", sa.BigInteger(), nullable=False),
+        _store_key("gap"),
+        sa.CheckConstraint("kind IN ('journal', 'changes', 'events', 'log')", name=op.f("ck_gap_kind")),
+        sa.PrimaryKeyConstraint("store_id", "key", name="pk_gap"),
+    )

@@ -13,6 +13,7 @@ import pytest
 import requests
 from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
+from tests.simulator import Service, SimulatedDriver, all_well, harmless
 from vds.blobs.credential import choose_credential
 from vds.blobs.directory import DirectoryDriver
 from vds.blobs.driver import Blob, BlobDriver, Block
@@ -25,14 +26,19 @@ Open = Callable[[], BlobDriver]
 RACERS = 8
 
 
-@pytest.fixture(params=["memory", "directory", "claims", pytest.param("azurite", marks=pytest.mark.services)])
+@pytest.fixture(
+    params=["memory", "simulated", "bad-day", "directory", "claims", pytest.param("azurite", marks=pytest.mark.services)]
+)
 def open_again(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     """Return a function that opens one and the same container, not made yet, each time with a driver of its own."""
     opened: list[BlobDriver] = []
     name = f"contract-{uuid.uuid4().hex}"
     root = tmp_path / "store"
+    service = Service(name, harmless(request.node.name) if request.param == "bad-day" else all_well)
     makers: dict[str, Open] = {
         "memory": lambda: MemoryDriver(name),
+        "simulated": lambda: SimulatedDriver(service),
+        "bad-day": lambda: SimulatedDriver(service),
         "directory": lambda: DirectoryDriver(root),
         "claims": lambda: DirectoryDriver(root, links=False),
         "azurite": lambda: open_driver(f"{request.getfixturevalue('azurite_url')}/{name}/some/prefix"),

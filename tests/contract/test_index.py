@@ -38,6 +38,7 @@ from vds.index.datasets import (
 )
 from vds.index.edits import copy_own_paths, put_row, remove_paths
 from vds.index.entries import find_entries, is_anything_at, measure, read_page
+from vds.index.manifests import SentList
 from vds.index.placements import find_placements, finish_blob, revive_blobs
 from vds.index.plan import SourceView, count_changes, find_clashes, find_left, mark_changed, read_changes, stage_copy
 from vds.index.queue import find_lowest, list_records, remove_record
@@ -1057,7 +1058,8 @@ def test_a_change_list_that_was_collected_stops_the_commit(ledger: Ledger, names
     writer = ledger.open(namespace)
     ledger.stage(writer, {"a": b"1"})
     planned = ledger.plan(writer)
-    gone = Planned(planned.base, planned.counts, type(NO_LIST)(NO_LIST.digest, 1, key="changes/00/never"))
+    changes = type(NO_LIST)(NO_LIST.digest, 1, key="changes/00/never")
+    gone = Planned(planned.base, planned.counts, changes, sent=SentList(2**31 - 1, changes.digest, 1, 1, "etag"))
     with pytest.raises(ConflictError, match="change list of this commit was collected"):
         ledger.commit(writer, gone)
     assert ledger.now(namespace).head == 0

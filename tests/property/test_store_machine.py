@@ -1,20 +1,25 @@
-"""Any sequence of calls on a store against a list of plain dicts: every version reads back as the model says, for ever."""
+"""Any sequence of calls on a store against a list of plain dicts: every version reads back as the model says, until it expires.
+
+Names expire, bytes are collected, packs made anew, the index is thrown away and made from the container, and all the while every
+version that is left holds what the model holds. 200 histories of 50 steps on either database; `make soak` takes more.
+"""
 
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 import vds
-from vds.errors import ConflictError, EntryNotFoundError, InvalidInputError, VdsError
+from vds.errors import ConflictError, EntryNotFoundError, InvalidInputError, NotFoundError, VdsError
 from vds.store import Store, Transaction, UploadResult, Version
 
 Files = dict[str, bytes]
@@ -54,16 +59,27 @@ def seen_from(files: Files, place: str) -> Files:
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """A store in memory, beside a list of dicts for each namespace and a list of releases."""
+    """A store in memory, beside a list of dicts for each namespace and a list of releases.
+
+    Attributes:
+        index: the database; None for a file of SQLite.
+        expired: the versions whose names are gone, and can be given back.
+        collected: those that cannot.
+    """
+
+    index: str | None = None
 
     def __init__(self) -> None:
         super().__init__()
         self.url = f"memory://machine-{next(_numbers)}"
-        self.store = vds.connect(self.url, create=True)
         self.scratch = Path(tempfile.mkdtemp(prefix="vds-machine-"))
+        self.place = self.index or f"sqlite:///{self.scratch}/index.sqlite"
+        self.store = vds.connect(self.url, index=self.place, create=True)
         self.history: dict[str, list[Files]] = {name: [{}] for name in NAMES}
         self.releases: list[tuple[str, int]] = []
         self.tags: dict[str, int] = {}
+        self.expired: set[tuple[str, int]] = set()
+        self.collected: set[tuple[str, int]] = set()
 
     def teardown(self) -> None:
         self.store.close()
@@ -105,6 +121,10 @@ class StoreMachine(RuleBasedStateMachine):
         number = pick % len(self.history[source])
         taken = seen_from(self.history[source][number], place)
         ref = f"{source}@{number}/{place}" if place else f"{source}@{number}"
+        if self.is_gone(source, number):
+            with pytest.raises(NotFoundError):
+                self.store.namespace(name).copy(ref, into, mirror=mirror)
+            return
         kept = {path: b for path, b in self.latest(name).items() if not (mirror and is_under(path, into))}
         if place and not taken:
             with pytest.raises(EntryNotFoundError):
@@ -119,6 +139,10 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(name=names, pick=picks, place=places)
     def roll_back(self, name: str, pick: int, place: str) -> None:
         number = pick % len(self.history[name])
+        if self.is_gone(name, number):
+            with pytest.raises(NotFoundError, match="was expired"):
+                self.store.namespace(name).rollback(number, place)
+            return
         kept = {path: body for path, body in self.latest(name).items() if not is_under(path, place)}
         back = {path: body for path, body in self.history[name][number].items() if is_under(path, place)}
         self.expect(name, {**kept, **back}, lambda: self.store.namespace(name).rollback(number, place))
@@ -131,6 +155,10 @@ class StoreMachine(RuleBasedStateMachine):
             with pytest.raises(InvalidInputError):
                 self.store.namespace(name).revert(0)
             return
+        if self.is_gone(name, number) or self.is_gone(name, number - 1):
+            with pytest.raises(NotFoundError, match="was expired"):
+                self.store.namespace(name).revert(number)
+            return
         before, after = versions[number - 1], versions[number]
         changed = {path for path in {*before, *after} if before.get(path) != after.get(path)}
         touched = any(
@@ -138,11 +166,13 @@ class StoreMachine(RuleBasedStateMachine):
         )
         wanted = {path: body for path, body in self.latest(name).items() if path not in changed}
         wanted.update({path: before[path] for path in changed if path in before})
-        if touched:
-            with pytest.raises(ConflictError):
-                self.store.namespace(name).revert(number)
+        try:
+            self.expect(name, wanted, lambda: self.store.namespace(name).revert(number))
+        except ConflictError:
+            assert touched
             return
-        self.expect(name, wanted, lambda: self.store.namespace(name).revert(number))
+        # What was changed and changed back by versions that are all gone is as if it had not been.
+        assert not touched or any(self.is_gone(name, later) for later in range(number + 1, len(versions)))
 
     @rule(name=names, data=st.data())
     def transact(self, name: str, data: st.DataObject) -> None:
@@ -193,6 +223,10 @@ class StoreMachine(RuleBasedStateMachine):
             with pytest.raises(InvalidInputError):
                 self.store.dataset("customers").tag(tag, f"{name}@0")
             return
+        if self.is_gone(name, number):
+            with pytest.raises(NotFoundError, match="was expired"):
+                self.store.dataset("customers").tag(tag, f"{name}@{number}")
+            return
         release = self.store.dataset("customers").tag(tag, f"{name}@{number}")
         if (name, number) not in self.releases:
             self.releases.append((name, number))
@@ -205,10 +239,62 @@ class StoreMachine(RuleBasedStateMachine):
         if self.tags.pop(tag, None) is not None:
             self.store.dataset("customers").untag(tag)
 
+    @rule(name=names, keep=st.integers(1, 3), is_strict=st.booleans())
+    def expire(self, name: str, keep: int, is_strict: bool) -> None:
+        versions = self.kept(name)
+        tagged = {self.releases[release - 1] for release in self.tags.values()}
+        held = tagged if is_strict else set(self.releases)
+        wanted = [number for number in versions[:-keep] if (name, number) not in held]
+        report = self.store.expire(name, keep_last=keep, keep_tagged=not is_strict, dry_run=False)
+        assert [one.number for one in report.versions] == wanted
+        self.expired.update((name, number) for number in wanted)
+
+    @rule(name=names, pick=picks)
+    def expire_one(self, name: str, pick: int) -> None:
+        versions = self.kept(name)
+        number = versions[pick % len(versions)] if versions else 0
+        if not versions or number == versions[-1]:
+            with pytest.raises(InvalidInputError):
+                self.store.expire(f"{name}@{number}", dry_run=False)
+            return
+        self.store.expire(f"{name}@{number}", dry_run=False)
+        self.expired.add((name, number))
+
+    @rule(at_once=st.booleans(), repack=st.booleans())
+    def collect(self, at_once: bool, repack: bool) -> None:
+        foreseen = self.store.gc(repack=repack, max_share=1, show_progress=False)
+        report = self.store.gc(False, grace_hours=0 if at_once else 24, repack=repack, max_share=1, show_progress=False)
+        assert (report.condemned_keys, report.repacked) == (foreseen.condemned_keys, foreseen.repacked)
+        assert report.left == {}
+        if at_once:
+            self.collected |= self.expired
+            self.expired.clear()
+            assert report.waiting == 0
+
+    @rule()
+    def undo_collection(self) -> None:
+        report = self.store.undo_gc()
+        restored = {(name, number) for name, numbers in report.restored.items() for number in numbers}
+        assert (restored, report.lost) == (self.expired, {})
+        self.expired.clear()
+
     @rule()
     def reopen(self) -> None:
         self.store.close()
-        self.store = vds.connect(self.url)
+        self.store = vds.connect(self.url, index=self.place)
+
+    @rule()
+    def rebuild(self) -> None:
+        """Throw the index away and make it anew from the container: nothing that is left may change."""
+        self.store.close()
+        if self.index is None:
+            for path in self.scratch.glob("index.sqlite*"):
+                path.unlink()
+        report = vds.rebuild_index(self.url, index=self.place, show_progress=False)
+        assert not report.gaps
+        self.store = vds.connect(self.url, index=self.place)
+        self.collected |= self.expired
+        self.expired.clear()
 
     @invariant()
     def the_latest_versions_are_the_models(self) -> None:
@@ -240,6 +326,12 @@ class StoreMachine(RuleBasedStateMachine):
     def latest(self, name: str) -> Files:
         return self.history[name][-1]
 
+    def is_gone(self, name: str, number: int) -> bool:
+        return (name, number) in self.expired or (name, number) in self.collected
+
+    def kept(self, name: str) -> list[int]:
+        return [number for number in range(1, len(self.history[name])) if not self.is_gone(name, number)]
+
     def tree(self, files: Files) -> Path:
         root = self.scratch / str(next(_numbers))
         for path, body in files.items():
@@ -266,28 +358,56 @@ class CheckedMachine(StoreMachine):
         namespace = store.namespace(name)
         if len(versions) == 1:
             return
-        assert [version.number for version in namespace.log()] == list(range(len(versions) - 1, 0, -1))
+        assert [version.number for version in namespace.log()] == self.kept(name)[::-1]
         by_content: dict[str, Files] = {}
         for number, files in enumerate(versions):
+            if self.is_gone(name, number):
+                with pytest.raises(NotFoundError, match="was expired"):
+                    namespace.get(number)
+                continue
             version = namespace.get(number)
             assert contents(version) == files
             assert (version.file_count, version.size_bytes) == (len(files), sum(map(len, files.values())))
             assert by_content.setdefault(version.content_digest, files) == files
+            if self.is_gone(name, number // 2):
+                continue
             base = versions[number // 2]
             differing = [path for path in {*base, *files} if base.get(path) != files.get(path)]
             assert [change.path for change in namespace.diff(number // 2, number)] == sorted(differing, key=str.encode)
-        assert len(by_content) == len({tuple(sorted(files.items())) for files in versions})
+        left = [files for number, files in enumerate(versions) if not self.is_gone(name, number)]
+        assert len(by_content) == len({tuple(sorted(files.items())) for files in left})
 
 
-TestStoreMachine = CheckedMachine.TestCase
-TestStoreMachine.settings = settings(
-    max_examples=30,
-    stateful_step_count=20,
+EXAMPLES = int(os.environ.get("VDS_TEST_EXAMPLES", "200"))
+STEPS = int(os.environ.get("VDS_TEST_STEPS", "50"))
+
+profile = settings(
+    max_examples=EXAMPLES,
+    stateful_step_count=STEPS,
     deadline=None,
-    derandomize=True,  # the same steps on every run: a failure here is one a colleague can repeat
+    derandomize="VDS_TEST_EXAMPLES" not in os.environ,  # in CI the same steps every time; a longer run looks for new ones
+    print_blob=True,  # what repeats a failure
+    # Making a failing history of 50 steps shorter takes many minutes: VDS_TEST_SHRINK=1 does it.
+    phases=[phase for phase in Phase if phase is not Phase.shrink or "VDS_TEST_SHRINK" in os.environ],
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_any_history_on_sqlite() -> None:
+    run_state_machine_as_test(CheckedMachine, settings=profile)
+
+
+@pytest.mark.slow
+@pytest.mark.services
+@pytest.mark.timeout(7200)
+def test_any_history_on_postgresql(database_url: str) -> None:
+    class OnPostgres(CheckedMachine):
+        index = database_url  # one database for all of them, as many stores may share one
+
+    run_state_machine_as_test(OnPostgres, settings=profile)
 
 
 def test_the_model_itself() -> None:

@@ -43,14 +43,22 @@ LAYERS = {
 }
 """Layer → height. An import goes to a lower layer, or stays in its own."""
 
-SHARED_OPS = {"placing", "compare", "survey", "exporting", "putting", "ranges", "pieces"}
+SHARED_OPS = {
+    *("counting", "deleting", "repacking", "placing", "compare", "survey", "exporting", "putting", "ranges", "pieces"),
+    *("findings", "checklines", "checklog", "checkreplay", "checktables", "checkblobs", "checkbytes"),  # of vds fsck
+    *("damagenotes", "damagetouch", "mending", "mendrecords", "goodcopies"),
+    *("rebuilding", "rebuildlog", "rebuildplaces", "rebuildlines", "rebuildentries", "rebuilddatasets"),
+}
 """What several verbs are made of; any other verb imports no sibling."""
 
 DOORS = {
     "sqlalchemy": ("vds.index.", "migrations."),
     "alembic": ("vds.index.migrate", "migrations."),
     "psycopg": (),
-    "azure": ("vds.blobs.azure", "vds.blobs.sdk", "vds.blobs.credential", "vds.blobs.share", "vds.blobs.export"),
+    "azure": (
+        *("vds.blobs.azure", "vds.blobs.sdk", "vds.blobs.credential", "vds.blobs.share", "vds.blobs.export"),
+        "vds.blobs.entra",  # tokens for the index's database, from the same credentials
+    ),
     "sqlite3": ("vds.index.", "vds.files."),
     "click": ("vds.cli.",),
     "fsspec": ("vds.fs.",),
@@ -66,7 +74,8 @@ LATE_IMPORTS = {
     "vds.ops.exporting": {"vds.blobs.export"},  # likewise, for an export to a directory
     "vds.blobs.checks": {"awscrt.checksums"},  # takes 30 ms, and may be missing
     "vds.ops.open": {"vds.index.migrate"},  # Alembic takes a quarter of every start, and is needed once a store
-    "vds.store.connect": {"vds.index.migrate"},
+    # Alembic likewise, for the first two; the Azure SDK takes half a second to load.
+    "vds.store.connect": {"vds.index.migrate", "vds.ops.rebuild", "vds.blobs.entra"},
     "vds.progress": {"rich.console", "rich.progress"},  # only where something is shown
     "vds.provenance": {"pwd"},  # not on Windows
     "vds.config": {"ctypes"},  # only where drives are asked about on Windows

@@ -27,7 +27,7 @@ from vds.blobs.driver import Blob, Block, Buffer, check_key, check_metadata
 from vds.blobs.hot import HotCalls, open_hot
 from vds.blobs.location import AZURITE_ACCOUNT, AzureLocation
 from vds.blobs.sdk import STORAGE_SCOPE, open_client, sdk_credential, translated
-from vds.blobs.share import ask_delegation_key, open_signer
+from vds.blobs.share import ask_delegation_key, check_times, open_signer
 from vds.blobs.signing import quoted_path
 from vds.errors import BlobExistsError, ConflictError, CorruptionError, InvalidInputError, NotFoundError, UnavailableError
 from vds.pace import Pace
@@ -254,6 +254,7 @@ class AzureDriver:
         """Return for each blob a url that reads it; with a token, the service is asked for one key that signs them all."""
         if not blobs:
             return []
+        check_times(starts_at, expires_at)
 
         def ask_key() -> Any:
             asked = self._asked("ask for a user delegation key")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 
 from vds.blobs.location import AZURITE_ACCOUNT, AzureLocation
 from vds.errors import InvalidInputError
+from vds.model.webtoken import claims_of
 
 # Public, the same for every Azurite; see its README.
 _AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -145,11 +145,6 @@ def principal_of(token: str) -> str | None:
 
     Source: https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference
     """
-    try:
-        payload = token.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except (IndexError, ValueError):
-        return None
-    names = ("upn", "preferred_username", "unique_name", "appid", "oid")
-    found = [claims.get(name) for name in names] if isinstance(claims, dict) else []
+    claims = claims_of(token)
+    found = [claims.get(name) for name in ("upn", "preferred_username", "unique_name", "appid", "oid")]
     return next((str(value)[:200] for value in found if value), None)

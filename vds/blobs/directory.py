@@ -265,7 +265,7 @@ class DirectoryDriver:
                 return check_metadata(json.loads(disk.read_at(source, 0, 2 * METADATA_BYTES_MAX)))
         except FileNotFoundError:  # deleted meanwhile
             return {}
-        except (ValueError, AttributeError, TypeError) as err:
+        except (ValueError, AttributeError, TypeError, RecursionError) as err:
             raise CorruptionError(
                 f"the metadata of blob {key!r} in {str(self._root)!r} is damaged", hint="run: vds fsck"
             ) from err

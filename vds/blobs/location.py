@@ -36,6 +36,12 @@ _CONTAINER = re.compile(r"(?=.{3,63}$)[a-z0-9]+(?:-[a-z0-9]+)*")
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
 _ENDPOINT = re.compile(r"([a-z0-9-]+)\.((?:[a-z0-9-]+\.)*)(blob|dfs)\.(.+)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SECRET_PARTS = (
+    re.compile(r"(//)[^/@]*:[^/@]*(?=@)"),
+    re.compile(r"(?i)^(https?://)[^/@]*(?=@)"),  # of the other schemes it is the container
+    re.compile(r"(?i)^(https?://[^/:@[]*:)(?!\d+(?:/|$)).*(?=@)"),
+    re.compile(r"(?i)^(https?://[^/:@[]*:)(?!\d+(?:/|$)|\*)[^/]*"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +220,8 @@ def _bracketed(host: str) -> str:
 
 
 def _refuse(text: str, reason: str, hint: str) -> NoReturn:
-    # Query, fragment and user may hold secrets; what is left says enough.
-    shown = re.sub(r"//[^/@]*:[^/@]*@", "//***@", re.split(r"[?#]", text)[0])
-    raise InvalidInputError(f"store url {shown!r} {reason}", hint=hint)
+    # Query, fragment, user, and what is no port where one stands may hold secrets; what is left says enough.
+    shown = re.split(r"[?#]", text)[0]
+    for secret in _SECRET_PARTS:
+        shown = secret.sub(r"\1***", shown)
+    raise InvalidInputError(f"store url {shown!r} {reason}", hint=hint) from None  # a cause would quote what is hidden here

@@ -136,6 +136,8 @@ class MemoryDriver:
         """Yield blobs by key; each page is a consistent view."""
         while page := self._list_page(prefix, start_after):
             yield from page
+            if len(page) < LIST_PAGE_BLOBS:
+                return
             start_after = page[-1].key
 
     def copy_blob(self, source_key: str, target_key: str) -> str:

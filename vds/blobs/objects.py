@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from blake3 import blake3
 
 from vds.blobs.driver import BlobDriver, Buffer
-from vds.errors import BlobExistsError, InvalidInputError, OutcomeUnknownError
+from vds.errors import BlobExistsError, CorruptionError, InvalidInputError, NotFoundError, OutcomeUnknownError
 from vds.model.digest import Digest
 from vds.model.ulid import RANDOM_BYTES, new_ulid
+from vds.model.version import RECORD_BYTES_MAX
 
 BLOCK_BYTES_MIN = 8 * 1024 * 1024  # 4 MiB lost a fifth of the rate, 16 MiB gained nothing, 32 MiB fall out of the L3 cache
 BLOCK_BYTES_MAX = 4000 * 1024 * 1024  # Azure's limits: on one block, and on the blocks of one blob
@@ -128,6 +129,28 @@ def put_record(driver: BlobDriver, key: str, body: bytes) -> None:
     """
     if _put_or_compare(driver, key, body, None) is None:
         raise RecordDivergedError(f"record {key!r} exists with other bytes than ours", hint=_FSCK)
+
+
+def read_record(driver: BlobDriver, key: str, size_bytes: int | None = None) -> bytes:
+    """Return a record; nothing is read of a blob that is too large to be one.
+
+    Args:
+        driver: of the container.
+        key: of the record.
+        size_bytes: of the blob, as a listing has said; None to ask.
+
+    Raises:
+        NotFoundError: there is no such blob.
+        CorruptionError: it is larger than records are.
+    """
+    if size_bytes is None:
+        blob = driver.find_blob(key)
+        if blob is None:
+            raise NotFoundError(f"there is no record {key!r}", hint=_FSCK)
+        size_bytes = blob.size_bytes
+    if size_bytes > RECORD_BYTES_MAX:
+        raise CorruptionError(f"record {key!r} has {size_bytes} bytes, the limit is {RECORD_BYTES_MAX}", hint=_FSCK)
+    return driver.read_range(key, 0, size_bytes) if size_bytes else b""
 
 
 def _put_or_compare(driver: BlobDriver, key: str, body: Buffer, metadata: Mapping[str, str] | None) -> str | None:

@@ -1,7 +1,8 @@
 """Signed urls (shared access signatures) with which whoever has one reads one blob for a while, without an account.
 
 Guarantees:
-- a url reads, and does nothing else; it is good for one blob; over https alone wherever the store's own address is https;
+- a url reads, and does nothing else; it is good for one blob, for seven days at most;
+- it is good over https alone; only a store on this machine (Azurite) may hand out urls of http;
 - an account key never leaves this machine, nor does a user delegation key: both only sign.
 
 Source: https://learn.microsoft.com/rest/api/storageservices/create-user-delegation-sas
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -28,6 +29,8 @@ from vds.pace import Pace
 Sign = Callable[[str, datetime, str], str]
 """(name of a blob in the container, when the url ends, the file's name or "") → the url."""
 
+DAYS_MAX = timedelta(days=7)
+"""What a user delegation key lives at most. An account key could sign for years."""
 _TOKEN = re.compile(r"[A-Za-z0-9._ +@=-]+")
 _ATTRIBUTE_CHARS = "!#$&+-.^_`|~"  # what RFC 5987 lets stand as it is, besides letters and digits
 
@@ -41,9 +44,14 @@ def open_signer(location: AzureLocation, credential: Credential, ask_key: Callab
         ask_key: returns a user delegation key of the service.
 
     Raises:
-        InvalidInputError: the credential is a SAS, which cannot sign another one.
+        InvalidInputError: the credential is a SAS, which cannot sign another one; or a url would be readable on its way.
         VdsError: what `ask_key` raises.
     """
+    if not location.is_encrypted and not location.is_this_machine:
+        raise InvalidInputError(
+            f"a url of {location.url!r} would be readable on its way, and is all the proof that is asked for",
+            hint="open the store by https",
+        )
     if credential.sas:
         raise InvalidInputError(
             f"{credential.origin} cannot sign urls for others: only an account key or a signed-in user can",
@@ -67,6 +75,18 @@ def open_signer(location: AzureLocation, credential: Credential, ask_key: Callab
         return f"{location.account_url}/{quoted_path(location.container, name)}?{sas}"
 
     return sign
+
+
+def check_times(starts_at: datetime, expires_at: datetime) -> None:
+    """Check how long urls are to be good.
+
+    Raises:
+        InvalidInputError: longer than seven days, or for no time at all.
+    """
+    if not timedelta() < expires_at - starts_at <= DAYS_MAX:
+        raise InvalidInputError(
+            f"urls cannot be good from {starts_at.isoformat()} to {expires_at.isoformat()}", hint="at most seven days at once"
+        )
 
 
 def ask_delegation_key(asked: Asked, credential: Any, pace: Pace, starts_at: datetime, expires_at: datetime) -> Any:

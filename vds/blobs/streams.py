@@ -138,9 +138,10 @@ class StreamWriter:
         return self._pool.lend()
 
     def _send(self, block: Loan) -> None:
-        self._lane.submit(partial(self._stage, len(self._block_ids), block, self._filled_bytes), self._filled_bytes)
-        self._block_ids.append("")  # its worker fills it in
+        index = len(self._block_ids)
+        self._block_ids.append("")  # its worker fills it in, and may do so before `submit` returns
         self._leaves.append(b"")
+        self._lane.submit(partial(self._stage, index, block, self._filled_bytes), self._filled_bytes)
         self._block, self._filled_bytes = None, 0
 
     def _stage(self, index: int, block: Loan, filled_bytes: int) -> None:

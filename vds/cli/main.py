@@ -10,7 +10,23 @@ from collections.abc import Sequence
 import click
 
 from vds._version import __version__
-from vds.cli import cache, change, check, datasets, history, lock, read, share, stores, transactions, transfer, upload
+from vds.cli import (
+    cache,
+    change,
+    check,
+    datasets,
+    fsck,
+    history,
+    index,
+    lock,
+    read,
+    share,
+    stores,
+    transactions,
+    transfer,
+    upkeep,
+    upload,
+)
 from vds.cli.errors import (
     EXIT_BUG,
     EXIT_CLOSED_PIPE,
@@ -48,7 +64,11 @@ def cli() -> None:
     """Keep every version of the files that jobs write; read the good one; undo a bad one."""
 
 
-for _module in (stores, upload, transfer, share, read, history, change, datasets, lock, transactions, check, cache):
+_MODULES = (
+    *(stores, index, upload, transfer, share, read, history, change, datasets, lock, transactions),
+    *(check, fsck, upkeep, cache),
+)
+for _module in _MODULES:
     _module.add_to(cli)
 
 
@@ -114,12 +134,13 @@ def _report(shell: Shell, message: str, hint: str, shape: dict[str, object]) -> 
 def _report_usage(err: click.UsageError, as_json: bool) -> int:
     where = err.ctx.command_path if err.ctx is not None else "vds"
     hint = f"{where} --help"
+    message = redact(err.format_message())  # it quotes what was typed, which may be an address with a signature
     if as_json:
-        print(document_line(document("usage", err.format_message(), hint, EXIT_USAGE)), file=sys.stderr)
+        print(document_line(document("usage", message, hint, EXIT_USAGE)), file=sys.stderr)
         return EXIT_USAGE
     if err.ctx is not None:
         print(err.ctx.get_usage(), file=sys.stderr)
-    for line in error_lines(err.format_message(), hint):
+    for line in error_lines(message, hint):
         print(printable(line), file=sys.stderr)
     return EXIT_USAGE
 

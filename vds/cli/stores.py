@@ -1,4 +1,4 @@
-"""`vds init`, `vds doctor`, `vds index upgrade`."""
+"""`vds init`, `vds doctor`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ def add_to(group: click.Group) -> None:
     """Add these commands."""
     _add_init(group)
     _add_doctor(group)
-    _add_index(group)
 
 
 def _add_init(group: click.Group) -> None:
@@ -77,26 +76,3 @@ def _add_doctor(group: click.Group) -> None:
         )
         if not report.ok:
             context.exit(EXIT_NO)
-
-
-def _add_index(group: click.Group) -> None:
-    @group.group("index", epilog="\b\nExamples:\n  vds index upgrade")
-    def index() -> None:
-        """Look after a store's database."""
-
-    @command(
-        index,
-        "upgrade",
-        ("vds index upgrade", "vds index upgrade --store az://data@account --index postgresql://owner@host/vds"),
-        interrupted="the index has its old or its new format, never half of one on PostgreSQL; run the same command again",
-    )
-    def upgrade(shell: Shell) -> None:
-        """Bring the index to the format of this vds.
-
-        Older programs may stop working with it; the store says so to them.
-        """
-        import vds
-
-        before, after = vds.upgrade_index(shell.store, index=shell.index)
-        moved = f"upgraded from {before or 'nothing'} to {after}" if before != after else f"is at {after} already"
-        shell.answer(text=f"the index {moved}", quiet=after, document={"before": before, "after": after})

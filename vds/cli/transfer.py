@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -50,6 +50,16 @@ def _how(shell: Shell, given: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
+def _unindexed(shell: Shell, ref: str) -> Iterator[Version]:
+    """Give the version that a ref means, from the container alone."""
+    from vds.store.noindex import open_version
+
+    version = open_version(shell.store, ref, show_progress=shell.shows_progress)
+    with closing(version._handle):
+        yield version
+
+
+@contextmanager
 def _version(shell: Shell, ref: str, locked: bool, lock_file: str | None) -> Iterator[Version]:
     """Give the version that a ref means, or that it is locked to: then what it means by now is not even asked."""
     import vds
@@ -73,18 +83,23 @@ def _add_download(group: click.Group) -> None:
             "vds download team/raw@12/images data/images --allow '*.png'",
             "vds download customers:prod data/ --dry-run",
             "vds download customers:prod data/ --locked",
+            "vds download --no-index team/raw@12 data/",
         ),
         interrupted=PLACE_STATE,
     )
     @click.argument("ref", metavar="REF[/PATH]")
     @click.argument("directory", metavar="DIR")
+    @click.option("--no-index", is_flag=True, help="Read from the container alone, where the index is lost or out of reach.")
     @_common_options
-    def download(shell: Shell, ref: str, directory: str, **given: Any) -> None:
+    def download(shell: Shell, ref: str, directory: str, no_index: bool, **given: Any) -> None:
         """Copy a version, or a part of it, into DIR.
 
         Other files in DIR are left alone.
         """
-        with _version(shell, ref, given["locked"], given["lock_file"]) as version:
+        locked, lock_file = given["locked"], given["lock_file"]
+        if no_index and (locked or lock_file is not None or shell.index is not None):
+            raise click.UsageError("--no-index goes with neither --index nor --locked: name the version, as team/raw@12")
+        with _unindexed(shell, ref) if no_index else _version(shell, ref, locked, lock_file) as version:
             result = version.download(directory, **_how(shell, given))
             _answer(shell, version.uri, directory, result, "would download" if result.dry_run else "downloaded")
 

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from tempfile import SpooledTemporaryFile, gettempdir
 from typing import NoReturn
 
 from vds.blobs.objects import fresh_ulid
-from vds.blobs.streams import StreamWriter
+from vds.engine.checkpoint import keep_tail_short
 from vds.engine.doors import Doors
-from vds.engine.journal import publish
-from vds.errors import ConflictError, NoSpaceError, OutcomeUnknownError, UnavailableError, VdsError
+from vds.engine.journal import check_still_ours, publish
+from vds.engine.listspool import ListSpool
+from vds.errors import ConflictError, OutcomeUnknownError, UnavailableError, VdsError
 from vds.index.commit import Committed, CommitTerms, PlanAgain, Planned, commit_staged
 from vds.index.database import Connection
+from vds.index.manifests import SentList
 from vds.index.needs import BlobsGone, list_needs
 from vds.index.placements import add_pending_blob, revive_blobs
 from vds.index.plan import Area, Counts, count_changes, find_clashes, read_changes
@@ -30,6 +31,7 @@ from vds.index.stores import read_namespace
 from vds.index.sweep import count_rows, sweep_rows
 from vds.model.manifest import ChangeListEncoder, changes_key
 from vds.model.version import INLINE_CHANGES_BYTES_MAX, ChangeListRef
+from vds.pipeline import Lane
 
 ROUNDS_MAX = 200
 """How often a plan is made again. Each round means that someone else's commit went through, so the store as a whole moves on."""
@@ -37,12 +39,6 @@ ROUNDS_MAX = 200
 ANSWER_TRIES = 6
 """How often the same commit is asked for again after its answer was lost: about 12 s, longer than a database takes to fail over
 to a warm standby on the same network."""
-
-
-SPOOL_BYTES_MAX = 8 * 1024 * 1024
-"""How much of a change list is kept in memory until its digest, and so its key, is known; the rest waits in a temporary file."""
-
-SPOOL_READ_BYTES = 1024 * 1024
 
 SWEEPS_MAX = 1000
 """How many times a commit sweeps: five million rows. Whatever is left then, the next one takes."""
@@ -97,7 +93,13 @@ def commit(doors: Doors, request: CommitRequest) -> Committed:
         outcome = _commit_once(doors, request, planned)
         if isinstance(outcome, Committed):
             _acknowledge(doors, request, outcome)
-            _sweep(doors, outcome.counts.total)
+            with Lane[None](doors.blobs.pace) as lane:
+                if outcome.created:  # beside the sweeping, as it is one answer of the container to wait for
+                    lane.submit(partial(_check_still_ours, doors, request, outcome.number))
+                _sweep(doors, outcome.counts.total)
+                lane.finish()
+            if outcome.created:
+                keep_tail_short(doors, request.area.namespace_id, outcome.number, outcome.counts.total)
             return outcome
         if isinstance(outcome, BlobsGone):
             _revive(doors, outcome)
@@ -118,11 +120,11 @@ def plan(doors: Doors, request: CommitRequest, base: int) -> Planned:
         request.finish_bytes()
         return Planned(base, counts, ChangeListRef(ChangeListEncoder().digest, 0, inline=b""))
     request.check_fresh()
-    changes = _write_changes(doors, request.area, request.terms.upload_id)
+    changes, sent = _write_changes(doors, request.area, request.terms.upload_id)
     request.finish_bytes()  # objects before the version that names them
     with doors.index.read() as connection:
         needs = list_needs(connection, request.area)
-    return Planned(base, counts, changes, needs)
+    return Planned(base, counts, changes, needs, sent)
 
 
 def foresee(doors: Doors, request: CommitRequest, base: int) -> Counts:
@@ -145,39 +147,20 @@ def foresee(doors: Doors, request: CommitRequest, base: int) -> Counts:
     return counts
 
 
-def _write_changes(doors: Doors, area: Area, upload_id: int) -> ChangeListRef:
+def _write_changes(doors: Doors, area: Area, upload_id: int) -> tuple[ChangeListRef, SentList | None]:
     """Encode the flagged rows, and put them into a blob when they are too many for the record.
 
     Raises:
         NoSpaceError: a long list waits in a temporary file, and its disk cannot take it.
     """
-    encoder = ChangeListEncoder()
-    with SpooledTemporaryFile(max_size=SPOOL_BYTES_MAX) as spool:
+    with ListSpool() as spool:
         with doors.index.read() as connection:
-            for frame in encoder.frames(read_changes(connection, area)):
-                try:
-                    spool.write(frame)
-                except OSError as err:
-                    raise NoSpaceError(
-                        f"the list of changes could not be written below {gettempdir()!r}: {err.strerror or err}",
-                        hint="free some space, or set TMPDIR to another disk",
-                    ) from err
-        size_bytes = spool.tell()
-        spool.seek(0)
-        if size_bytes <= INLINE_CHANGES_BYTES_MAX:
-            return ChangeListRef(encoder.digest, encoder.count, inline=spool.read())
-        return _put_changes(doors, encoder, iter(partial(spool.read, SPOOL_READ_BYTES), b""), upload_id)
-
-
-def _put_changes(doors: Doors, encoder: ChangeListEncoder, pieces: Iterable[bytes], upload_id: int) -> ChangeListRef:
-    key = changes_key(encoder.digest, fresh_ulid())
-    doors.index.run(lambda connection: add_pending_blob(connection, doors.store.id, key, upload_id))
-    with StreamWriter(doors.blobs, key) as writer:
-        for piece in pieces:
-            writer.write(piece)
-        writer.seal()
-        writer.commit()
-    return ChangeListRef(encoder.digest, encoder.count, key=key)
+            spool.fill(read_changes(connection, area))
+        if spool.size_bytes <= INLINE_CHANGES_BYTES_MAX:
+            return ChangeListRef(spool.digest, spool.count, inline=spool.read()), None
+        key = changes_key(spool.digest, fresh_ulid())
+        blob_id = doors.index.run(lambda connection: add_pending_blob(connection, doors.store.id, key, upload_id))
+        return ChangeListRef(spool.digest, spool.count, key=key), spool.put(doors.blobs, key, blob_id)
 
 
 class _RolledBackError(Exception):
@@ -211,6 +194,40 @@ def _commit_once(doors: Doors, request: CommitRequest, planned: Planned) -> Comm
                 _raise_unknown(request, err)
         time.sleep(0.2 * 2**attempt * random.uniform(0.7, 1.3))  # noqa: S311 - jitter
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+@contextmanager
+def looking_back(committed: Committed, commit_id: str) -> Iterator[None]:
+    """Have an error of what only looks at a new version say that it is made: taken for undone, it would be made again.
+
+    Raises:
+        OutcomeUnknownError: in place of any other of our errors.
+    """
+    try:
+        yield
+    except OutcomeUnknownError:
+        raise
+    except VdsError as err:
+        if not committed.created:
+            raise
+        raise OutcomeUnknownError(
+            f"version {committed.number} is made, but could not be looked at: {err}",
+            commit_id=commit_id,
+            hint="ask store.outcome(commit_id)",
+        ) from err
+
+
+def _check_still_ours(doors: Doors, request: CommitRequest, number: int) -> None:
+    try:
+        check_still_ours(doors, f"version {number}", request.terms.commit_id)
+    except OutcomeUnknownError:
+        raise
+    except VdsError as err:
+        raise OutcomeUnknownError(
+            f"version {number} is written, but the container did not say whether this index still serves the store: {err}",
+            commit_id=request.terms.commit_id,
+            hint="ask store.outcome(commit_id)",
+        ) from err
 
 
 def _raise_unknown(request: CommitRequest, err: UnavailableError) -> NoReturn:

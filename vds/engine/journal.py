@@ -10,25 +10,39 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from vds.blobs.objects import put_record
 from vds.engine.doors import Doors
-from vds.errors import FormatError
+from vds.errors import CorruptionError, FormatError, OutcomeUnknownError, VdsError
 from vds.index.database import Connection, now_us
+from vds.index.gaps import check_line_whole
 from vds.index.queue import Line, QueuedRecord, add_record, find_lowest, list_records, remove_record
-from vds.index.stores import NamespaceRow, StoreRow, advance_store_log, find_store, lock_store, read_namespace
+from vds.index.stores import (
+    NamespaceRow,
+    StoreRow,
+    advance_store_log,
+    find_store,
+    list_recent_namespaces,
+    lock_store,
+    read_namespace,
+)
 from vds.index.versions import committed_us
 from vds.model.moment import moment_of
 from vds.model.storelog import StoreRecord, store_key
 from vds.model.version import STORE_CONTEXT, journal_key, record_digest
+from vds.pipeline import parallel_map
 
 HELP_OTHERS_AFTER_S = 1.0
 """How long a writer waits for the records before its own, before it writes them itself."""
 
 OVERDUE_US = 5_000_000
 """How old a queued record is when its writer is taken for dead: several times a slow put."""
+
+RECENT_NAMESPACES = 4
+"""How many namespaces are held against the container when a store is opened; they are asked about at once."""
 
 _POLL_S_MIN, _POLL_S_MAX = 0.002, 0.05
 
@@ -108,7 +122,10 @@ def check_namespace_fresh(doors: Doors, namespace: NamespaceRow) -> NamespaceRow
 
     Raises:
         FormatError: it does: the index was restored from an old copy, and would deduplicate against deleted bytes.
+        CorruptionError: its line is known to end in a gap: nothing may follow.
     """
+    with doors.index.read() as connection:
+        check_line_whole(connection, namespace)
     while doors.blobs.find_blob(journal_key(namespace.uid, namespace.head + 1)) is not None:
         with doors.index.read() as connection:
             now = read_namespace(connection, namespace.id)
@@ -118,20 +135,69 @@ def check_namespace_fresh(doors: Doors, namespace: NamespaceRow) -> NamespaceRow
     return namespace
 
 
+def find_outdated(doors: Doors) -> str:
+    """Return what shows that the index is older than the container: a version of one of the namespaces written to last.
+
+    Asked when a store is opened, as one that changes nothing asks nothing later. Empty when all is well.
+    """
+    with doors.index.read() as connection:
+        recent = list_recent_namespaces(connection, doors.store.id, RECENT_NAMESPACES)
+
+    def check(namespace: NamespaceRow) -> str:
+        try:
+            check_namespace_fresh(doors, namespace)
+        except FormatError as err:
+            return err.message
+        except CorruptionError:
+            return ""  # a gap that is known: who writes to that namespace is told, and nobody else
+        return ""
+
+    with closing(parallel_map(check, recent, ordered=False)) as checks:
+        return next(filter(None, checks), "")
+
+
 def check_store_fresh(doors: Doors) -> None:
-    """Check that the container's store log does not go on after what the index knows.
+    """Check that this index still serves the store, and that the container's store log does not go on after what it knows.
 
     Raises:
-        FormatError: it does.
+        FormatError: it was replaced, or is older than the store: restored from an old copy.
     """
-    row = doors.store
+    row = _read_own_store(doors)
     while doors.blobs.find_blob(store_key(row.log_seq + 1)) is not None:
         # The commit of a record comes before its blob: whoever saw the blob and then reads the index must find it there.
-        with doors.index.read() as connection:
-            now = find_store(connection, doors.store.uid)
-        if now is None or now.log_seq == row.log_seq:
+        now = _read_own_store(doors)
+        if now.log_seq == row.log_seq:
             raise stale_index(f"the container holds store record {row.log_seq + 1}")
         row = now
+
+
+def _read_own_store(doors: Doors) -> StoreRow:
+    with doors.index.read() as connection:
+        row = find_store(connection, doors.store.uid)
+    if row is None or row.incarnation != doors.store.incarnation:
+        raise stale_index(f"it was replaced by another one; its incarnation was {doors.store.incarnation}")
+    if row.log_seq < doors.store.log_seq:
+        raise stale_index(f"its store log ends at {row.log_seq}, and was at {doors.store.log_seq} before")
+    return row
+
+
+def check_still_ours(doors: Doors, what: str, commit_id: str = "") -> None:
+    """Check, after a record was written and before it is acknowledged, that no other index has taken the store over meanwhile.
+
+    Whoever makes an index anew first puts a record into the store's log, and then reads the container. So what was written before
+    that record was seen, and what is found to come after it must not be acknowledged.
+
+    Raises:
+        OutcomeUnknownError: one has; whether it knows of the record is to be asked of the new one.
+    """
+    try:
+        check_store_fresh(doors)
+    except FormatError as err:
+        raise OutcomeUnknownError(
+            f"{what} is written, but {err.message}",
+            commit_id=commit_id,
+            hint="connect again, with the index that serves the store now, and ask store.outcome(commit_id)",
+        ) from err
 
 
 def stale_index(evidence: str) -> FormatError:
@@ -163,6 +229,14 @@ def publish_store_record(doors: Doors, added: AddedRecord) -> None:
 
     Raises:
         RecordDivergedError: the container holds another one under its number: an index that replaced this one, most likely.
-        UnavailableError: the container does not answer; the record stays queued.
+        OutcomeUnknownError: what it says is done in the index, but the container did not take it; the record stays queued.
     """
-    publish(doors, added.queued.line, added.queued.owner_id, added.queued.number)
+    try:
+        publish(doors, added.queued.line, added.queued.owner_id, added.queued.number)
+    except OutcomeUnknownError:
+        raise
+    except VdsError as err:
+        raise OutcomeUnknownError(
+            f"record {added.queued.number} of the store's log is not yet in the container: {err}",
+            hint="make the same call again: it goes on where this one ended",
+        ) from err

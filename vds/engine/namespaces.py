@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
-from vds.blobs.objects import fresh_ulid
+from vds.blobs.objects import fresh_ulid, read_record
 from vds.engine.doors import Doors
 from vds.engine.journal import AddedRecord, add_store_record
-from vds.errors import BlobExistsError, ConflictError, CorruptionError, NotFoundError
+from vds.errors import BlobExistsError, ConflictError, NotFoundError
 from vds.index.database import Connection
 from vds.index.stores import NamespaceRow, add_namespace, find_namespace, lock_store
-from vds.model.version import canonical_json, name_digest
+from vds.model.claim import NamespaceClaim
 
 
 def get_namespace(doors: Doors, name: str) -> NamespaceRow:
@@ -48,21 +46,16 @@ def ensure_namespace(doors: Doors, name: str) -> tuple[NamespaceRow, AddedRecord
 
 def _claim_name(doors: Doors, name: str) -> str:
     """Return the id that the container holds for this name, claiming a new one if it holds none."""
-    key = f"namespaces/{name_digest(name)}"
-    uid = fresh_ulid()
+    claim = NamespaceClaim(fresh_ulid(), name)
     try:
-        doors.blobs.put_if_absent(key, canonical_json({"format": 1, "id": uid, "name": name}))
+        doors.blobs.put_if_absent(claim.key, claim.encode())
     except BlobExistsError:
-        try:
-            claim = json.loads(doors.blobs.read_range(key))
-            uid, claimed = str(claim["id"]), str(claim["name"])
-        except (ValueError, KeyError, TypeError) as err:
-            raise CorruptionError(f"{key!r} is not a namespace record", hint="vds fsck") from err
-        if claimed != name:
+        claim = NamespaceClaim.decode(read_record(doors.blobs, claim.key), claim.key)
+        if claim.name != name:
             raise ConflictError(
-                f"namespace {claimed!r} exists, {name!r} differs from it only in case", hint=f"write to {claimed}"
+                f"namespace {claim.name!r} exists, {name!r} differs from it only in case", hint=f"write to {claim.name}"
             ) from None
-    return uid
+    return claim.namespace
 
 
 def _add(connection: Connection, doors: Doors, name: str, uid: str) -> tuple[NamespaceRow, AddedRecord | None]:

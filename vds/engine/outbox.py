@@ -27,6 +27,7 @@ from vds.errors import ConflictError, VdsError
 from vds.files.read import BlockHashes
 from vds.files.scan import SourceFile
 from vds.index.database import Connection
+from vds.index.erasure import ErasedRow, find_erased, has_erased
 from vds.index.placements import add_pending_blobs, drop_pending_blobs, find_live, finish_blob
 from vds.index.resume import find_known_files
 from vds.index.staging import heartbeat
@@ -93,6 +94,7 @@ class Outbox:
         self._shared: _SharedPack | None = None
         self._intents: list[tuple[int, str]] = []
         self._intents_next = 1
+        self._has_erased: bool | None = None
         self._beat_s = time.monotonic()
         self.large: dict[int, str] = {}
         """Blob id → fingerprint, of the large files that have not arrived."""
@@ -115,6 +117,22 @@ class Outbox:
             return unknown
         with self._doors.index.read() as connection:
             return unknown - find_live(connection, self._store_id, unknown)
+
+    def find_erased(self, digests: Sequence[bytes]) -> dict[bytes, ErasedRow]:
+        """Return which of these contents were erased, and must not come again; mostly without a question, as nothing ever was."""
+        with self._doors.index.read() as connection:
+            if self._has_erased is None:
+                self._has_erased = has_erased(connection, self._store_id)
+            return find_erased(connection, self._store_id, digests) if self._has_erased else {}
+
+    def refuse_erased(self, digest: bytes) -> None:
+        """Check that a content was not erased.
+
+        Raises:
+            ErasedError: it was.
+        """
+        if (row := self.find_erased([digest]).get(digest)) is not None:
+            raise row.error()
 
     def is_live(self, digest: bytes) -> bool:
         """Return whether the store has a content; from any thread."""
@@ -302,6 +320,7 @@ class OutgoingStream:
         """End the object, make its blob unless the store has its content, and return the digest and the size."""
         digest, size_bytes = self._writer.seal()
         if size_bytes and self._outbox.find_new([digest]):
+            self._outbox.refuse_erased(digest)
             etag = self._writer.commit()
             self._outbox.count_new(digest, size_bytes)
             members = [Member(digest, 0, size_bytes)]

@@ -110,6 +110,7 @@ class Sender:
         """Store one object and return its digest."""
         digest = blake3(body).digest()
         if len(body) and self._outbox.find_new([digest]):
+            self._outbox.refuse_erased(digest)
             self._outbox.count_new(digest, len(body))
             if len(body) < MEMBER_BYTES_END:
                 self._outbox.append(digest, body)
@@ -198,6 +199,7 @@ class Sender:
 
     def _send_new(self, read: Read, files: Sequence[SourceFile], digests: Sequence[bytes], failures: dict[str, str]) -> int:
         """Send the contents of a group that the store does not have and return how many bytes they are."""
+        self._refuse_erased(files, digests, failures)
         if read.group.kind == "hash":
             return self._send_hashed(read, files, digests, failures)
         new_digests = self._outbox.find_new([body.digest for body in read.bodies])
@@ -222,6 +224,14 @@ class Sender:
                 self._outbox.append(digest, body_view)
             read.loan.release()
         return sum([body.length_bytes for body in new])
+
+    def _refuse_erased(self, files: Sequence[SourceFile], digests: Sequence[bytes], failures: dict[str, str]) -> bool:
+        """Count files whose content was erased among what cannot be uploaded, and return whether there are any."""
+        erased = self._outbox.find_erased(digests)
+        for file, digest in zip(files, digests, strict=True):
+            if digest in erased:
+                failures[file.path] = str(erased[digest].error())
+        return bool(erased)
 
     def _send_hashed(self, read: Read, files: Sequence[SourceFile], digests: Sequence[bytes], failures: dict[str, str]) -> int:
         """Send a large file that was hashed before, if its content is new."""
@@ -256,7 +266,7 @@ class Sender:
             self.tally.bytes_sent += one.sent_bytes
             if one.failure is not None:
                 failures[one.file.path] = one.failure
-            elif one.was_hashed_before or one.was_given_up:
+            elif self._refuse_erased([one.file], [one.digest], failures) or one.was_hashed_before or one.was_given_up:
                 continue
             else:
                 size_bytes = one.file.size_bytes

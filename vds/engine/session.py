@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from vds.blobs.objects import fresh_ulid
 from vds.engine.commit import CommitRequest
 from vds.engine.doors import Doors
-from vds.engine.journal import AddedRecord, check_namespace_fresh, flush_overdue, publish_store_record
+from vds.engine.journal import AddedRecord, check_namespace_fresh, check_store_fresh, flush_overdue, publish
 from vds.engine.namespaces import ensure_namespace
 from vds.engine.resume import own_process
-from vds.errors import InvalidInputError, OutcomeUnknownError, UnavailableError
+from vds.errors import InvalidInputError, OutcomeUnknownError, UnavailableError, VdsError
 from vds.index.commit import CommitTerms
 from vds.index.conflicts import OnTouched
 from vds.index.database import Connection
@@ -75,10 +75,11 @@ class Freshness:
         """Do it, from any thread; again is harmless.
 
         Raises:
-            FormatError: the index is older than the container.
+            FormatError: the index is older than the container, or was replaced.
         """
         with self._lock:
             if not self._is_known:
+                check_store_fresh(self._doors)
                 check_namespace_fresh(self._doors, self._namespace)
                 self._is_known = True
         self.publish()
@@ -87,7 +88,8 @@ class Freshness:
         """Write the record of the namespace's making, if that is due."""
         with self._lock:
             if self._made is not None:
-                publish_store_record(self._doors, self._made)
+                queued = self._made.queued
+                publish(self._doors, queued.line, queued.owner_id, queued.number)
                 self._made = None
 
 
@@ -162,7 +164,8 @@ def session(doors: Doors, namespace_name: str, intent: Intent) -> Iterator[Sessi
             drop(doors, opened.upload)
             opened.freshness.publish()
         raise
-    drop(doors, opened.upload)
+    with suppress(VdsError):  # what was to be done is done, and must not be taken for undone; what stays behind expires
+        drop(doors, opened.upload)
     opened.freshness.publish()
 
 

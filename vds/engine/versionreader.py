@@ -18,7 +18,7 @@ from vds.engine.view import View
 from vds.errors import CorruptionError, InvalidInputError
 from vds.model.batch import batched
 from vds.model.checks import Checks
-from vds.model.digest import EMPTY_RAW, Digest
+from vds.model.digest import EMPTY_RAW
 from vds.model.entry import EntryRow
 from vds.pipeline import parallel_map
 
@@ -192,10 +192,7 @@ class VersionReader:
 
     def _check_place(self, row: EntryRow, found: Placement | None) -> Placement:
         if found is None or found.length_bytes != row.size_bytes:
-            raise CorruptionError(
-                f"{row.path!r}: the index has no place of {row.size_bytes} bytes for object {Digest.from_raw(row.digest)}",
-                hint="run: vds fsck",
-            )
+            raise self.view_anew.missing(row)
         return found
 
 

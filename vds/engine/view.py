@@ -10,10 +10,13 @@ from typing import Protocol
 
 from vds.blobs.objects import Placement
 from vds.engine.doors import Doors
+from vds.errors import CorruptionError, UnavailableError, VdsError
 from vds.files.localmanifest import LocalManifest, PlacedRow
 from vds.index.entries import At, find_entries, is_anything_at, measure, read_page
+from vds.index.erasure import find_erased
 from vds.index.placements import find_checks, find_placements
 from vds.model.checks import Checks
+from vds.model.digest import Digest
 from vds.model.entry import EntryRow
 from vds.model.path import is_under
 
@@ -47,6 +50,10 @@ class View(Protocol):
 
     def checks(self, row: EntryRow) -> Checks | None:
         """Return the checks of a file's pieces; None when there are none."""
+        ...
+
+    def missing(self, row: EntryRow) -> VdsError:
+        """Return the error for a file whose bytes lie nowhere."""
         ...
 
 
@@ -99,6 +106,24 @@ class IndexView:
         with doors.index.read() as connection:
             return find_checks(connection, doors.store.id, [row.digest]).get(row.digest)
 
+    def missing(self, row: EntryRow) -> VdsError:
+        """Return the error for a file whose bytes lie nowhere: it was erased, or the index is damaged."""
+        try:
+            doors = self._doors()
+            with doors.index.read() as connection:
+                erased = find_erased(connection, doors.store.id, [row.digest]).get(row.digest)
+        except UnavailableError:  # what is known without it must do
+            erased = None
+        return missing_error(row) if erased is None else erased.error(row.path)
+
+
+def missing_error(row: EntryRow) -> CorruptionError:
+    """Return the error for a file whose object has no place, and was not erased."""
+    return CorruptionError(
+        f"{row.path!r}: the index has no place of {row.size_bytes} bytes for object {Digest.from_raw(row.digest)}",
+        hint="run: vds fsck",
+    )
+
 
 class LocalView:
     """A version as the local manifest has it: no connection is made."""
@@ -140,6 +165,10 @@ class LocalView:
     def checks(self, row: EntryRow) -> Checks | None:
         """Return the checks of a file's pieces."""
         return self.manifest.find_checks(row.path)
+
+    def missing(self, row: EntryRow) -> VdsError:
+        """Return the error for a file whose bytes lie nowhere."""
+        return missing_error(row)
 
 
 def list_rows(view: View, path: str = "") -> Iterator[EntryRow]:

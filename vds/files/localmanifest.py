@@ -39,6 +39,8 @@ from vds.model.path import range_below
 
 MAGIC = b"VDSLMAN1"
 NO_BLOB = 2**32 - 1
+FOOTER_BYTES_MAX = 4 * 1024 * 1024
+"""What is known of a version stands in its record too, which has at most 1 MiB."""
 _ROW = struct.Struct("<32sQqQIHH")
 _TABLE = struct.Struct("<IIQ")
 _SUM = struct.Struct("<Q")
@@ -47,6 +49,8 @@ _ROWS_AT_ONCE = 4096
 _TABLES_AT_ONCE = 64  # of up to 128 KiB each
 _COPY_BYTES = 1 << 20
 _PATHS_IN_MEMORY_BYTES = 64 * 1024 * 1024
+_MADE_UP = (struct.error, IndexError, ValueError)
+"""What comes of a file whose sum is right and whose rows are not: only who wrote it on purpose makes one."""
 _SECTIONS = ("rows", "paths", "ends", "order", "blobs", "tables", "checks", "footer")
 
 
@@ -170,6 +174,7 @@ class LocalManifest:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._file = path
         with open(path, "rb") as file:
             size_bytes = os.fstat(file.fileno()).st_size
             if size_bytes < len(MAGIC) + 2 * _SUM.size:
@@ -182,18 +187,33 @@ class LocalManifest:
             raise _damaged(path)
         [footer_at] = _SUM.unpack(self._map[-2 * _SUM.size : -_SUM.size])
         try:
-            footer = json.loads(bytes(self._map[footer_at : -2 * _SUM.size]))
+            if size_bytes - footer_at > FOOTER_BYTES_MAX:
+                raise ValueError("the footer is too long")
+            footer = json.loads(bytes(self._map[footer_at : -2 * _SUM.size]).decode())
             self.facts: Mapping[str, Any] = footer["facts"]
             self.count: int = footer["count"]
             bounds = [footer["sections"][name] for name in _SECTIONS]
-        except (ValueError, KeyError, TypeError) as err:
+            sections = {name: self._map[begin:end] for name, begin, end in zip(_SECTIONS, bounds, bounds[1:], strict=False)}
+            self._rows, self._paths, self._checks = sections["rows"], sections["paths"], sections["checks"]
+            self._tables = sections["tables"]
+            self._ends = _integers("Q", sections["ends"])
+            self._order = _integers("I", sections["order"])
+            self._keys = bytes(sections["blobs"]).decode().split("\n")
+            self._check_sections(bounds)
+        except (ValueError, KeyError, TypeError, RecursionError) as err:
             raise _damaged(path) from err
-        sections = {name: self._map[begin:end] for name, begin, end in zip(_SECTIONS, bounds, bounds[1:], strict=False)}
-        self._rows, self._paths, self._checks = sections["rows"], sections["paths"], sections["checks"]
-        self._tables = sections["tables"]
-        self._ends = _integers("Q", sections["ends"])
-        self._order = _integers("I", sections["order"])
-        self._keys = bytes(sections["blobs"]).decode().split("\n")
+
+    def _check_sections(self, bounds: Sequence[int]) -> None:
+        """Check what each reading leans on. The sum tells damage; this is for a file that somebody made up.
+
+        Raises:
+            ValueError, TypeError: the sections are not those of a list.
+        """
+        is_number = type(self.count) is int and all(type(bound) is int for bound in bounds)
+        if not is_number or not isinstance(self.facts, dict) or list(bounds) != sorted(bounds) or bounds[0] != len(MAGIC):
+            raise ValueError("the footer is not one")
+        if len(self._rows) != self.count * _ROW.size or len(self._ends) != self.count or len(self._tables) % _TABLE.size:
+            raise ValueError("the sections do not fit each other")
 
     def find(self, path: str) -> PlacedRow | None:
         """Return the file with exactly this path, or None."""
@@ -203,10 +223,17 @@ class LocalManifest:
         return None
 
     def row(self, number: int) -> PlacedRow:
-        """Return the row of a number, from 0, in the order of the paths."""
-        digest, size_bytes, modified_ns, offset_bytes, blob, mode, _ = _ROW.unpack_from(self._rows, number * _ROW.size)
-        entry = EntryRow(self._path(number).decode(), digest, size_bytes, mode, modified_ns)
-        return PlacedRow(entry, None if blob == NO_BLOB else self._keys[blob], offset_bytes)
+        """Return the row of a number, from 0, in the order of the paths.
+
+        Raises:
+            CorruptionError: the file was made up: its sum is right, and what it holds is not.
+        """
+        try:
+            digest, size_bytes, modified_ns, offset_bytes, blob, mode, _ = _ROW.unpack_from(self._rows, number * _ROW.size)
+            entry = EntryRow(self._path(number).decode(), digest, size_bytes, mode, modified_ns)
+            return PlacedRow(entry, None if blob == NO_BLOB else self._keys[blob], offset_bytes)
+        except _MADE_UP as err:
+            raise _damaged(self._file) from err
 
     def rows(self, path: str = "", after: str = "") -> Iterator[PlacedRow]:
         """Yield the files that are `path` or below it and sort after `after`, by path."""
@@ -227,8 +254,11 @@ class LocalManifest:
 
     def place(self, number: int) -> tuple[str, int, int]:
         """Return where the bytes of a row of `order` lie: key, offset, length."""
-        _, size_bytes, _, offset_bytes, blob, _, _ = _ROW.unpack_from(self._rows, number * _ROW.size)
-        return self._keys[blob], offset_bytes, size_bytes
+        try:
+            _, size_bytes, _, offset_bytes, blob, _, _ = _ROW.unpack_from(self._rows, number * _ROW.size)
+            return self._keys[blob], offset_bytes, size_bytes
+        except _MADE_UP as err:
+            raise _damaged(self._file) from err
 
     def numbers(self, path: str) -> range:
         """Return the numbers of the files that are `path` or below it; a version has no file where it has a directory."""
@@ -245,7 +275,7 @@ class LocalManifest:
         if at == count:
             return None
         found, piece_bytes, begin = _TABLE.unpack_from(self._tables, at * _TABLE.size)
-        if found != number or self._path(number) != path.encode():
+        if found != number or self._path(number) != path.encode() or not piece_bytes:
             return None
         length = CHECK_BYTES * -(-self.row(number).entry.size_bytes // piece_bytes)
         return Checks(piece_bytes, bytes(self._checks[begin : begin + length]))
@@ -274,9 +304,13 @@ class LocalManifest:
         start = ends[begin - 1] if begin else 0
         for stop, row in zip(islice(ends, begin, end) if begin == 0 else ends[begin:end], rows, strict=True):
             digest, size_bytes, modified_ns, offset_bytes, blob, mode, _ = row
-            entry = EntryRow(str(paths[start:stop], "utf-8"), digest, size_bytes, mode, modified_ns)
+            try:
+                entry = EntryRow(str(paths[start:stop], "utf-8"), digest, size_bytes, mode, modified_ns)
+                placed = PlacedRow(entry, None if blob == NO_BLOB else keys[blob], offset_bytes)
+            except _MADE_UP as err:
+                raise _damaged(self._file) from err
             start = stop
-            yield PlacedRow(entry, None if blob == NO_BLOB else keys[blob], offset_bytes)
+            yield placed
 
     def _first(self, path: str) -> int:
         """Return the number of the first row whose path is not before `path`."""
@@ -292,10 +326,12 @@ def read_facts(path: str | os.PathLike[str]) -> Mapping[str, Any] | None:
         with open(path, "rb") as file:
             end = file.seek(-2 * _SUM.size, os.SEEK_END)
             [begin] = _SUM.unpack(file.read(_SUM.size))
+            if not 0 < end - begin <= FOOTER_BYTES_MAX:
+                return None
             file.seek(begin)
-            facts: Mapping[str, Any] = json.loads(file.read(max(0, end - begin)))["facts"]
-            return facts
-    except (OSError, ValueError, KeyError, TypeError, struct.error):
+            facts = json.loads(file.read(end - begin).decode())["facts"]
+            return facts if isinstance(facts, dict) else None
+    except (OSError, ValueError, KeyError, TypeError, struct.error, RecursionError):
         return None
 
 

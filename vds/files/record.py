@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from vds.errors import CorruptionError, FormatError
 from vds.files.place import Target
@@ -33,7 +33,8 @@ from vds.files.scan import OWN_DIRECTORY, SourceFile
 from vds.files.statcache import COARSE_TICK_NS, TICK_NS
 from vds.model.batch import batched
 from vds.model.digest import Digest
-from vds.model.entry import MODE_FILE, Entry
+from vds.model.entry import MODE_EXECUTABLE, MODE_FILE, Entry
+from vds.model.fields import INT64_MAX
 from vds.model.path import EntryPath, entry_path
 
 RECORD_PATH = EntryPath(f"{OWN_DIRECTORY}/checkout.jsonl")
@@ -45,6 +46,8 @@ _SECOND_NS = 1_000_000_000
 _COLUMNS = ("path", "digest", "size", "mode", "mtime_ns", "ctime_ns", "inode")
 _DIGESTS = re.compile(r"(?:b3:[0-9a-f]{64})*")
 _DIGEST_CHARS = 67
+_LINE_CHARS_MAX = 4 * 1024 * 1024
+"""Twice what a thousand files need whose paths are as long as can be and full of characters that JSON escapes."""
 
 
 class PlacedRow(NamedTuple):
@@ -138,12 +141,20 @@ def find_record(target: Target) -> PlacedRecord | None:
         return None
     with os.fdopen(descriptor, encoding="utf-8", newline="\n") as lines:
         try:
-            return _decode(json.loads(next(lines, "")), lines, target.root)
+            whole = _bounded(lines)
+            return _decode(json.loads(next(whole, "")), whole, target.root)
         except (KeyError, TypeError, ValueError, RecursionError) as err:  # InvalidInputError is a ValueError
             raise CorruptionError(
                 f"the record {RECORD_PATH!r} in {target.root!r} cannot be read: {err}",
                 hint="remove it and check out again: what is there then counts as yours",
             ) from err
+
+
+def _bounded(file: TextIO) -> Iterator[str]:
+    while line := file.readline(_LINE_CHARS_MAX + 1):
+        if len(line) > _LINE_CHARS_MAX:
+            raise ValueError(f"a line of more than {_LINE_CHARS_MAX} characters")
+        yield line
 
 
 def _encode(record: PlacedRecord, rows: Iterable[PlacedRow]) -> Iterator[bytes]:
@@ -178,12 +189,22 @@ def _decode_rows(paths: list[str], digests: list[str], *numbers: list[int]) -> I
         raise ValueError("not a digest")
     if {*map(type, (number for column in numbers for number in column))} != {int}:
         raise ValueError("not a number")
+    _check_range(*numbers)
     checked = map(partial(str.__new__, Digest), digests)
     return map(PlacedRow._make, zip(map(entry_path, paths), checked, *numbers, strict=True))
 
 
+def _check_range(sizes: list[int], modes: list[int], *others: list[int]) -> None:
+    if min(sizes) < 0 or max(sizes) > INT64_MAX or not {*modes} <= {MODE_FILE, MODE_EXECUTABLE}:
+        raise ValueError("not the size or mode of a file")
+    # Times are of 64 bits, the number of an inode of up to 128 (Windows).
+    if any(min(column) < -INT64_MAX - 1 or max(column) >= 1 << 128 for column in others):
+        raise ValueError("not a number of a file")
+
+
 def _decode_row(raw: dict[str, Any]) -> PlacedRow:
-    return PlacedRow(entry_path(raw["path"]), Digest(raw["digest"]), int(raw["size"]), int(raw["mode"]), int(raw["mtime_ns"]))
+    [row] = _decode_rows([raw["path"]], [raw["digest"]], [raw["size"]], [raw["mode"]], [raw["mtime_ns"]], [0], [0])
+    return row
 
 
 def _decode_patterns(raw: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -27,7 +27,7 @@ from fsspec.utils import isfilelike, stringify_path
 from vds.errors import EntryNotFoundError, InvalidInputError, VdsError
 from vds.fs.pinned import PinnedFileSystem
 from vds.fs.ranges import Read, Slice, parse_ranges, plan_slices
-from vds.fs.transfer import LARGE_BYTES, GetPlan, Placing, place_files, read_files
+from vds.fs.transfer import LARGE_BYTES, GetPlan, Placing, make_directory, place_files, read_files
 from vds.model.entry import Entry
 from vds.model.path import ancestors, is_under
 from vds.model.ref import SCHEME, parse_ref_path
@@ -237,7 +237,7 @@ class VdsFileSystem(PinnedFileSystem):
         plan = GetPlan(self)
         AbstractFileSystem.get(plan, rpath, lpath, recursive=recursive, maxdepth=maxdepth, **kwargs)
         callback.set_size(len(plan.pairs))
-        self._place_files(plan.pairs)
+        self._place_files(plan.pairs, os.path.abspath(make_path_posix(lpath)) if isinstance(lpath, str) else None)
         callback.relative_update(len(plan.pairs))
 
     def _download(self, path: str, target: str, callback: Callback) -> None:
@@ -249,17 +249,17 @@ class VdsFileSystem(PinnedFileSystem):
         callback.set_size(files)
         callback.relative_update(files)
 
-    def _place_files(self, pairs: Sequence[tuple[str, str]]) -> None:
+    def _place_files(self, pairs: Sequence[tuple[str, str]], root: str | None = None) -> None:
         by_version: dict[Version, list[Placing]] = {}
         for path, target in pairs:
             version, place, _ = self._locate(path)
             entry = _find_entry(version, place)
             if entry is None:
-                os.makedirs(target, exist_ok=True)
+                make_directory(target, root)
             else:
                 by_version.setdefault(version, []).append(Placing(entry, target))
         for version, wanted in by_version.items():
-            place_files(version, wanted)
+            place_files(version, wanted, root)
 
     def _expand_files(self, path: Any, recursive: bool) -> list[str]:
         """Return the files that are meant, without the directories among them.

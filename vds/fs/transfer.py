@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from vds.errors import VdsError
+from vds.errors import DownloadError, VdsError, failures_message
+from vds.files.folders import Folders
 from vds.files.place import Target
 from vds.model.entry import Entry
 from vds.store import Version
@@ -59,28 +60,61 @@ def _read(version: Version, place: str) -> bytes | Exception:
         return err
 
 
-def place_files(version: Version, wanted: Sequence[Placing]) -> None:
+def place_files(version: Version, wanted: Sequence[Placing], root: str | None = None) -> None:
     """Copy files; each appears whole and checked, in place of the file that stood there.
+
+    Args:
+        version: to read from.
+        wanted: what is to be where.
+        root: below it no symlink is followed; None for the directory of each file.
 
     Raises:
         ConflictError: something that is not a regular file stands there, or on the way.
+        DownloadError: this system, or vds itself, cannot have files of such names there.
         CorruptionError: stored bytes are not what they must be; as with all errors, files placed so far stay.
     """
     directories: dict[str, list[Placing]] = {}
-    for placing in wanted:
-        directories.setdefault(os.path.dirname(os.path.abspath(placing.target)), []).append(placing)
+    for entry, path in wanted:
+        directory, name = split_target(path, root)
+        directories.setdefault(directory, []).append(Placing(entry, name))
     for directory, placings in directories.items():
         small: dict[str, list[str]] = {}
         with Target(directory) as target:
-            for entry, path in placings:
+            faults = target.find_unholdable(sorted({name for _, name in placings}))
+            if faults:
+                raise DownloadError(failures_message("placed here", faults), failures=faults, hint="choose another directory")
+            for entry, name in placings:
                 if entry.size_bytes < LARGE_BYTES:
-                    small.setdefault(entry.path, []).append(os.path.basename(path))
+                    small.setdefault(entry.path, []).append(name)
                 else:
                     with version.open(entry.path) as file:
-                        _place(target, os.path.basename(path), entry, iter(partial(file.read, LARGE_BYTES), b""))
+                        _place(target, name, entry, iter(partial(file.read, LARGE_BYTES), b""))
             for entry, body in version.read_many(small):
                 for name in small[entry.path]:
                     _place(target, name, entry, [body])
+
+
+def make_directory(path: str, root: str | None = None) -> None:
+    """Make a directory; below `root` no symlink is followed.
+
+    Raises:
+        ConflictError: a file or a symlink stands there, or on the way.
+    """
+    directory, name = split_target(path, root)
+    folders = Folders(directory)
+    try:
+        with folders.open(name, create=True):
+            pass
+    finally:
+        folders.close()
+
+
+def split_target(path: str, root: str | None) -> tuple[str, str]:
+    """Return the directory that a target is placed in, `root` where it lies below that, and its place in there."""
+    whole = os.path.abspath(path)
+    if root is not None and (below := os.path.relpath(whole, root)) != os.curdir and not below.startswith(os.pardir):
+        return root, below.replace(os.sep, "/")
+    return os.path.split(whole)
 
 
 def _place(target: Target, name: str, entry: Entry, chunks: Iterable[bytes]) -> None:

@@ -6,7 +6,7 @@ Its order is the safety of the store (lock order everywhere: upload, blobs by id
 2. lock the blobs the changes newly refer to, by id, shared, each still `live`;
 3. nothing was taken out of them since they were listed (`vds.index.needs`): else all starts over;
 4. lock the namespace head;
-5. hold what was committed since the base against what this operation allows;
+5. hold what was committed since the base against what this operation allows, as long as that can be told;
 6. close and open intervals, as many as were planned, add the version, queue its record, move the head.
 
 The staged rows stay: they mean nothing once the upload is committed, and `vds.index.sweep` takes them away afterwards.
@@ -25,6 +25,8 @@ from vds.errors import ConflictError, InvalidInputError
 from vds.index.conflicts import PATHS_SHOWN_MAX, OnTouched, Rules, judge_touched
 from vds.index.cursors import look_up_by_key
 from vds.index.database import now_us
+from vds.index.entries import At
+from vds.index.manifests import SentList, add_manifest
 from vds.index.moments import stamp_us
 from vds.index.needs import BlobsGone, Need, hold_all, hold_needs
 from vds.index.plan import Area, Counts, count_changes, mark_changed
@@ -66,12 +68,14 @@ class Planned:
 
     Attributes:
         needs: the blobs its rows refer to, as `list_needs` returned them; None lists them in the commit, at its expense.
+        sent: the blob of the change list; None when it stands in the record.
     """
 
     base: int
     counts: Counts
     changes: ChangeListRef
     needs: tuple[Need, ...] | None = None
+    sent: SentList | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ def commit_staged(connection: Connection, area: Area, planned: Planned, terms: C
     if (place := find_commit_place(connection, area.store_id, terms.commit_id)) is not None:
         return Committed(place.number, True, planned.counts)
     look_up_by_key(connection)
-    state = lock_upload(connection, terms.upload_id)
+    state, began_at = lock_upload(connection, terms.upload_id)
     if state == "committed":
         if (place := find_commit_place(connection, area.store_id, terms.commit_id)) is not None:
             return Committed(place.number, True, planned.counts)  # by another holder, while this one waited for the lock
@@ -131,6 +135,14 @@ def commit_staged(connection: Connection, area: Area, planned: Planned, terms: C
         if decision == "recount":
             mark_changed(connection, area, head.head)
             counts = count_changes(connection, area, head.head)
+    if _has_lost_entries(connection, area, planned.base):
+        return PlanAgain()
+    if _has_lost_entries(connection, area, began_at):
+        raise ConflictError(
+            f"version {began_at} of {head.name!r}, which this began from, has expired and was collected meanwhile",
+            versions=[began_at],
+            hint="do it again: it then begins from the latest version",
+        )
     if counts.total == 0:
         mark_committed(connection, terms.upload_id)
         return Committed(head.head, False, NO_CHANGES)
@@ -155,6 +167,18 @@ def find_commit_place(connection: Connection, store_id: int, commit_id: str) -> 
         text("SELECT namespace_id, number FROM version WHERE store_id = :s AND commit_id = :c"), {"s": store_id, "c": commit_id}
     ).one_or_none()
     return CommitPlace(row.namespace_id, row.number) if row else None
+
+
+def _has_lost_entries(connection: Connection, area: Area, number: int) -> bool:
+    """Return whether what changed since a version can no longer be told, as entries of it were set aside.
+
+    To be asked after what changed was looked at: what is set aside later than this was seen.
+    """
+    row = connection.execute(
+        text("SELECT set_aside_us FROM version WHERE store_id = :s AND namespace_id = :n AND number = :v"),
+        area.binds(0, v=number),
+    ).one_or_none()
+    return row is not None and row.set_aside_us is not None
 
 
 def _check_shrink(connection: Connection, area: Area, head: NamespaceRow, counts: Counts, terms: CommitTerms) -> None:
@@ -216,8 +240,8 @@ def _add_records(
     connection: Connection, area: Area, head: NamespaceRow, planned: Planned, counts: Counts, terms: CommitTerms
 ) -> None:
     number = head.head + 1
-    if planned.changes.key is not None:
-        _claim_change_list(connection, area, planned.changes.key)
+    if planned.sent is not None:
+        _claim_change_list(connection, At(area.store_id, head.id, number), planned.sent)
     file_count, size_bytes = _totals(connection, area, head.head)
     record = VersionRecord(
         store=terms.store_uid,
@@ -247,14 +271,18 @@ def _add_records(
     mark_committed(connection, terms.upload_id)
 
 
-def _claim_change_list(connection: Connection, area: Area, key: str) -> None:
-    """Make the change list's blob live: from here on it is referred to."""
+def _claim_change_list(connection: Connection, at: At, sent: SentList) -> None:
+    """Make the change list's blob live, and note whose it is: from here on it is referred to."""
     done = connection.execute(
-        text("UPDATE blob SET state = 'live', changed_us = :now WHERE store_id = :s AND key = :key AND state = 'pending'"),
-        {"s": area.store_id, "key": key, "now": now_us(connection)},
+        text(
+            "UPDATE blob SET state = 'live', size_bytes = :size, etag = :etag, changed_us = :now"
+            " WHERE id = :id AND state = 'pending'"
+        ),
+        {"id": sent.blob_id, "size": sent.size_bytes, "etag": sent.etag, "now": now_us(connection)},
     )
     if done.rowcount != 1:
         raise ConflictError("the change list of this commit was collected meanwhile", hint="commit again")
+    add_manifest(connection, at, "changes", sent)
 
 
 def _created_at(connection: Connection, area: Area, parent: int) -> datetime:

@@ -3,7 +3,9 @@
 Guarantees:
 - `read` gives a connection of its own; each statement on it sees one committed state.
 - `run` gives one transaction, committed or undone; deadlocks and serialization failures are retried here, unseen.
-- SQLite: WAL, synchronous=FULL, BEGIN IMMEDIATE for writes. PostgreSQL: READ COMMITTED, set by ourselves.
+- SQLite: WAL, synchronous=FULL, BEGIN IMMEDIATE for writes. PostgreSQL: READ COMMITTED, set by ourselves; of several schemas
+  every connection sees the one that the url names, and no other.
+- opened for reading, neither database takes a write from us.
 - a forked child never touches its parent's connections, and inherits no open SQLite file.
 """
 
@@ -21,13 +23,15 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.engine import URL, Engine
 from sqlalchemy.engine import Connection as Connection
 
-from vds.errors import FormatError, InvalidInputError, OutcomeUnknownError, VdsError
+from vds.errors import AccessDeniedError, FormatError, InvalidInputError, OutcomeUnknownError, VdsError
 from vds.index import fork
+from vds.index.address import SCHEMA_PARAMETER, parse_url, public_address, quoted, schema_of
 from vds.index.cursors import insert_values
-from vds.index.translate import is_disconnect, is_retryable, translated
+from vds.index.login import TokenLogin
+from vds.index.translate import GRANTS_HINT, is_disconnect, is_retryable, translated
 
 T = TypeVar("T")
 
@@ -36,7 +40,6 @@ CONFLICT_RETRIES_MAX = 20
 # Longer than the longest allowed locked step (a commit of millions of rows), so that waiting is never an error.
 LOCK_WAIT_S = 900
 CONNECT_TIMEOUT_S = 10
-_PRIVATE_PARAMETERS = {"user", "password", "passfile", "sslkey", "sslpassword", "service", "options"}
 _SQLITE_PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -51,13 +54,15 @@ class Database:
     """One SQL database, opened lazily, shared by all threads of a process.
 
     Args:
-        url: a SQLAlchemy url of SQLite or PostgreSQL, or the file of a SQLite database.
+        url: a SQLAlchemy url of SQLite or PostgreSQL (`?schema=NAME`: where its tables are), or the file of a SQLite database.
         read_only: refuse every write, also at the database.
+        login: how to log in to PostgreSQL where the url and the environment hold no password.
     """
 
-    def __init__(self, url: str | Path, *, read_only: bool = False) -> None:
-        self._url = URL.create("sqlite", database=str(url)) if isinstance(url, Path) else _parse_url(url)
+    def __init__(self, url: str | Path, *, read_only: bool = False, login: TokenLogin | None = None) -> None:
+        self._url = URL.create("sqlite", database=str(url)) if isinstance(url, Path) else parse_url(url)
         self.read_only = read_only
+        self._login = login
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._pid = 0
@@ -73,10 +78,12 @@ class Database:
         """The url without user, password and anything else that is secret: what a store may record."""
         if self.is_sqlite:
             return URL.create("sqlite", database=str(self.path)).render_as_string()
-        url = self._url
-        query = {key: value for key, value in url.query.items() if key not in _PRIVATE_PARAMETERS}
-        bare = URL.create(url.get_backend_name(), host=url.host, port=url.port, database=url.database, query=query)
-        return bare.render_as_string()
+        return public_address(self._url)
+
+    @property
+    def schema(self) -> str | None:
+        """The schema of PostgreSQL that holds all tables, and is all that is seen; None: where the database's settings say."""
+        return None if self.is_sqlite else schema_of(self._url)
 
     @property
     def path(self) -> Path:
@@ -129,7 +136,10 @@ class Database:
                 transaction.commit()
             except sa.exc.DBAPIError as err:
                 if not is_disconnect(err):
-                    raise  # refused by the database: nothing was committed
+                    # Refused by the database: nothing was committed. SQLAlchemy takes the transaction for ended all the same, and
+                    # would put the connection back with it: SQLite, where it is only busy, keeps it open, and its lock too.
+                    connection.invalidate()
+                    raise
                 raise OutcomeUnknownError(
                     f"the connection to {self.address} was lost while committing",
                     commit_id=commit_id,
@@ -180,7 +190,10 @@ class Database:
             if self._engine is None or self._pid != os.getpid():
                 if self._engine is not None:
                     self._engine.dispose(close=False)  # the parent still uses these sockets
-                self._engine = _open_sqlite(self._url, self.read_only) if self.is_sqlite else _open_postgres(self._url)
+                if self.is_sqlite:
+                    self._engine = _open_sqlite(self._url, self.read_only)
+                else:
+                    self._engine = _open_postgres(self._url, read_only=self.read_only, login=self._login)
                 self._pid = os.getpid()
             return self._engine
 
@@ -192,23 +205,6 @@ def now_us(connection: Connection) -> int:
     else:
         statement = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
     return int(connection.exec_driver_sql(statement).scalar_one())
-
-
-def _parse_url(text: str) -> URL:
-    try:
-        url = make_url(text)
-    except sa.exc.ArgumentError as err:
-        raise InvalidInputError(
-            "the index url does not parse", hint="for example postgresql://USER@HOST/DATABASE or sqlite:////var/lib/vds/index.db"
-        ) from err
-    backend = url.get_backend_name()
-    if backend in ("postgresql", "postgres"):
-        return url.set(drivername="postgresql+psycopg")
-    if backend == "sqlite" and url.database and url.database != ":memory:":
-        return url.set(drivername="sqlite")
-    raise InvalidInputError(
-        f"the index cannot be in {url.drivername!r}", hint="use PostgreSQL (postgresql://…) or a SQLite file (sqlite:///FILE)"
-    )
 
 
 def _open_sqlite(url: URL, read_only: bool) -> Engine:
@@ -244,10 +240,11 @@ def _open_sqlite(url: URL, read_only: bool) -> Engine:
     return engine
 
 
-def _open_postgres(url: URL) -> Engine:
+def _open_postgres(url: URL, *, read_only: bool = False, login: TokenLogin | None = None) -> Engine:
+    schema = schema_of(url)
     try:
-        return sa.create_engine(
-            url,
+        engine = sa.create_engine(
+            url.difference_update_query([SCHEMA_PARAMETER]),
             isolation_level="READ COMMITTED",
             pool_size=8,
             max_overflow=64,
@@ -256,11 +253,57 @@ def _open_postgres(url: URL) -> Engine:
                 "connect_timeout": CONNECT_TIMEOUT_S,
                 "keepalives_idle": 30,
                 "tcp_user_timeout": 60_000,
-                "options": f"-c lock_timeout={LOCK_WAIT_S}s -c statement_timeout=0 -c jit=off -c application_name=vds",
+                "options": _session_options(schema, read_only),
             },
         )
     except ImportError as err:
         raise InvalidInputError("the PostgreSQL driver is not installed", hint="pip install 'vds[postgres]'") from err
+    if login is not None:
+        _log_in(engine, login)
+    if schema is not None:
+        event.listen(engine, "connect", lambda raw, record: _check_schema(raw, schema))
+    return engine
+
+
+def _session_options(schema: str | None, read_only: bool) -> str:
+    settings = {"lock_timeout": f"{LOCK_WAIT_S}s", "statement_timeout": "0", "jit": "off", "application_name": "vds"}
+    if schema is not None:
+        settings["search_path"] = quoted(schema)
+    if read_only:
+        settings["default_transaction_read_only"] = "on"
+    return " ".join(f"-c {name}={value}" for name, value in settings.items())
+
+
+def _log_in(engine: Engine, login: TokenLogin) -> None:
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, record: object, arguments: list[Any], parameters: dict[str, Any]) -> Any:
+        user = parameters.get("user") or os.environ.get("PGUSER")
+        # A new dict: SQLAlchemy before 2.1 keeps what is put into `parameters`, and would use the token again after its time.
+        return dialect.connect(*arguments, **{**parameters, **login.ask_parameters(user)})
+
+
+def _check_schema(raw: Any, schema: str) -> None:
+    """Check that a new connection sees the schema, and nothing else: elsewhere might be another store's tables.
+
+    Raises:
+        AccessDeniedError: the role may not use it.
+        InvalidInputError: something on the way to the server dropped the setting.
+    """
+    was, raw.autocommit = raw.autocommit, True  # one request, in place of one for each end of a transaction, too
+    found, may_use = raw.execute(
+        "SELECT current_setting('search_path'), (SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = %s)",
+        (schema,),
+    ).fetchone()
+    raw.autocommit = was
+    if found == quoted(schema) and may_use is not False:  # None: it is not there yet, `vds index upgrade` makes it
+        return
+    raw.close()
+    if may_use is False:
+        raise AccessDeniedError(f"the role may not use schema {schema!r} of the index", hint=GRANTS_HINT)
+    raise InvalidInputError(
+        f"the connection to the index sees schema {found}, not {schema!r}: a pooler on the way does not pass it on",
+        hint="connect to the server itself, or to a pooler that keeps the `options` of a connection",
+    )
 
 
 @contextmanager

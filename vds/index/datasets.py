@@ -17,11 +17,10 @@ from vds.errors import ConflictError
 from vds.index.database import now_us
 from vds.index.moments import stamp_us
 from vds.index.queue import VISIBLE_SQL, QueuedRecord, add_record
+from vds.model.event import DatasetEvent, EventKind, Registered
 from vds.model.moment import moment_of
-from vds.model.ref import format_moment
-from vds.model.version import EVENT_CONTEXT, NO_PARENT, canonical_json, name_digest, record_digest
-
-EventKind = Literal["register", "tag", "untag"]
+from vds.model.path import EntryPath
+from vds.model.version import EVENT_CONTEXT, NO_PARENT, record_digest
 
 _VISIBLE = VISIBLE_SQL.format(owner="dataset", line="event")
 _DATASET = f"SELECT id, store_id, name, head, head_digest, {_VISIBLE} AS visible, created_us FROM dataset"
@@ -166,15 +165,15 @@ def find_tag(connection: Connection, dataset: DatasetRow, tag: str, *, up_to: in
     return row.release if row else None
 
 
-def list_tags(connection: Connection, dataset: DatasetRow) -> dict[str, int]:
-    """Return each visible tag and the number of the release it shows, by name."""
+def list_tags(connection: Connection, dataset: DatasetRow, *, up_to: int | None = None) -> dict[str, int]:
+    """Return each tag and the number of the release it shows after event `up_to` (else the last visible one), by name."""
     rows = connection.execute(
         text(
             "SELECT e.tag, e.release FROM tag_event e WHERE e.store_id = :s AND e.dataset_id = :d AND e.kind = 'tag'"
             " AND e.number = (SELECT MAX(l.number) FROM tag_event l WHERE l.store_id = e.store_id"
             " AND l.dataset_id = e.dataset_id AND l.tag = e.tag AND l.number <= :visible) ORDER BY e.tag"
         ),
-        {"s": dataset.store_id, "d": dataset.id, "visible": dataset.visible},
+        {"s": dataset.store_id, "d": dataset.id, "visible": dataset.visible if up_to is None else up_to},
     )
     return {row.tag: row.release for row in rows}
 
@@ -226,17 +225,16 @@ def add_release(connection: Connection, dataset: DatasetRow, store_uid: str, new
             {"s": dataset.store_id, "d": dataset.id},
         ).scalar_one()
     )
-    fields = {
-        "release": number,
-        "namespace": new.namespace_uid,
-        "namespace_name": new.namespace_name,
-        "version": new.version,
-        "version_digest": "b3:" + new.version_digest.hex(),
-        "path": new.path,
-        "description": new.description,
-        "labels": dict(new.labels),
-    }
-    event = _add_event(connection, dataset, store_uid, _Event("register", None, number, None, author, ""), fields)
+    registered = Registered(
+        namespace=new.namespace_uid,
+        namespace_name=new.namespace_name,
+        version=new.version,
+        version_digest=new.version_digest,
+        path=EntryPath(new.path),
+        description=new.description,
+        labels=new.labels,
+    )
+    event = _add_event(connection, dataset, store_uid, _Event("register", None, number, None, author, ""), registered)
     connection.execute(
         text(
             "INSERT INTO release (store_id, dataset_id, number, namespace_id, version, path, event, created_us, author,"
@@ -285,7 +283,7 @@ def move_tag(
     if current == release:
         return dataset
     kind: EventKind = "untag" if release is None else "tag"
-    return _add_event(connection, dataset, store_uid, _Event(kind, tag, release, current, author, reason), {}).after
+    return _add_event(connection, dataset, store_uid, _Event(kind, tag, release, current, author, reason)).after
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,30 +303,30 @@ class _Added:
     after: DatasetRow
 
 
-def _add_event(connection: Connection, dataset: DatasetRow, store_uid: str, event: _Event, fields: Mapping[str, Any]) -> _Added:
+def _add_event(
+    connection: Connection, dataset: DatasetRow, store_uid: str, event: _Event, registered: Registered | None = None
+) -> _Added:
     number = dataset.head + 1
     earlier = connection.execute(
         text("SELECT created_us FROM tag_event WHERE store_id = :s AND dataset_id = :d AND number = :e"),
         {"s": dataset.store_id, "d": dataset.id, "e": dataset.head},
     ).scalar_one_or_none()
     created_us = max(stamp_us(connection, dataset.store_id), (earlier or 0) + 1)
-    body = canonical_json(
-        {
-            "format": 1,
-            "store": store_uid,
-            "dataset": dataset.name,
-            "number": number,
-            "parent": "b3:" + dataset.head_digest.hex(),
-            "kind": event.kind,
-            "tag": event.tag,
-            "release": event.release,
-            "previous": event.previous,
-            "author": event.author,
-            "reason": event.reason,
-            "created_at": format_moment(moment_of(created_us)),
-            **fields,
-        }
+    record = DatasetEvent(
+        store=store_uid,
+        dataset=dataset.name,
+        number=number,
+        parent=dataset.head_digest,
+        kind=event.kind,
+        tag=event.tag,
+        release=event.release,
+        previous=event.previous,
+        author=event.author,
+        reason=event.reason,
+        created_at=moment_of(created_us),
+        registered=registered,
     )
+    body = record.encode()
     digest = record_digest(EVENT_CONTEXT, body)
     binds = {"s": dataset.store_id, "d": dataset.id, "e": number, "digest": digest}
     connection.execute(
@@ -348,8 +346,7 @@ def _add_event(connection: Connection, dataset: DatasetRow, store_uid: str, even
             "parent": dataset.head_digest,
         },
     )
-    key = f"datasets/{name_digest(dataset.name)}/{number:016d}"
-    add_record(connection, dataset.store_id, QueuedRecord("event", dataset.id, number, key, body))
+    add_record(connection, dataset.store_id, QueuedRecord("event", dataset.id, number, record.key, body))
     connection.execute(text("UPDATE dataset SET head = :e, head_digest = :digest WHERE store_id = :s AND id = :d"), binds)
     after = DatasetRow(dataset.id, dataset.store_id, dataset.name, number, digest, dataset.visible)
     return _Added(number, created_us, after)

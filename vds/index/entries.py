@@ -1,4 +1,8 @@
-"""Reading the entries of a version, and the changes between two."""
+"""Reading the entries of a version, and the changes between two.
+
+A version that has expired loses its entries some time later, maybe at this moment. So each function here looks, after it has
+read, whether the version is still there, and raises NotFoundError when it is not: a torn list is never taken for a whole one.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.engine import Connection
 
 from vds.index.cursors import BATCH_ROWS, fetch_all, fetch_batches, look_up_by_key
+from vds.index.expiry import check_kept
 from vds.index.plan import Area, prefix_condition, touched_sql
 from vds.model.batch import batched
 from vds.model.entry import EntryRow as EntryRow
@@ -50,7 +55,9 @@ def read_page(connection: Connection, at: At, path: str = "", after: str = "", *
     """
     under, binds = prefix_condition("e.path", path)
     statement = f"SELECT {_COLUMNS} FROM entry e WHERE {_LIVE} AND {under} AND e.path > :after ORDER BY e.path LIMIT :limit"
-    return list(map(EntryRow._make, fetch_all(connection, statement, at.binds(after=after, limit=limit, **binds))))
+    rows = fetch_all(connection, statement, at.binds(after=after, limit=limit, **binds))
+    check_kept(connection, *at)
+    return list(map(EntryRow._make, rows))
 
 
 def read_entries(connection: Connection, at: At, path: str = "") -> Iterator[EntryRow]:
@@ -62,6 +69,7 @@ def read_entries(connection: Connection, at: At, path: str = "") -> Iterator[Ent
     )
     for found, digest, size_bytes, mode, modified_ns in rows:
         yield EntryRow(found, bytes(digest), size_bytes, mode, modified_ns)
+    check_kept(connection, *at)
 
 
 def read_placed_entries(connection: Connection, at: At) -> Iterator[NumberedRow]:
@@ -70,6 +78,7 @@ def read_placed_entries(connection: Connection, at: At) -> Iterator[NumberedRow]
     for rows in fetch_batches(connection, _PLACED, at.binds()):
         for path, digest, size_bytes, mode, modified_ns, blob_id, offset_bytes in rows:
             yield NumberedRow(EntryRow(path, digest, size_bytes, mode, modified_ns), blob_id, offset_bytes or 0)
+    check_kept(connection, *at)
 
 
 _PLACED = (
@@ -115,6 +124,7 @@ def find_entries(connection: Connection, at: At, paths: Iterable[str]) -> dict[s
     for batch in batched(paths, 500):
         for path, digest, size_bytes, mode, modified_ns in connection.execute(statement, at.binds(paths=batch)):
             found[path] = EntryRow(path, bytes(digest), size_bytes, mode, modified_ns)
+    check_kept(connection, *at)
     return found
 
 
@@ -124,16 +134,16 @@ def measure(connection: Connection, at: At, path: str = "") -> tuple[int, int]:
     row = connection.execute(
         text(f"SELECT COUNT(*), COALESCE(SUM(e.size_bytes), 0) FROM entry e WHERE {_LIVE} AND {under}"), at.binds(**binds)
     ).one()
+    check_kept(connection, *at)
     return int(row[0]), int(row[1])
 
 
 def is_anything_at(connection: Connection, at: At, path: str) -> bool:
     """Return whether `path` is a file or a directory of the version."""
     under, binds = prefix_condition("e.path", path)
-    return (
-        connection.execute(text(f"SELECT 1 FROM entry e WHERE {_LIVE} AND {under} LIMIT 1"), at.binds(**binds)).one_or_none()
-        is not None
-    )
+    row = connection.execute(text(f"SELECT 1 FROM entry e WHERE {_LIVE} AND {under} LIMIT 1"), at.binds(**binds)).one_or_none()
+    check_kept(connection, *at)
+    return row is not None
 
 
 def read_changes_between(connection: Connection, before: At, after: At, path: str = "") -> Iterator[ChangeOfRow]:
@@ -166,6 +176,8 @@ def _changes_within(connection: Connection, before: At, after: At, path: str) ->
         old, new = _row(found, columns[:4]), _row(found, columns[4:])
         if not _is_same(old, new):
             yield ChangeOfRow(found, old, new)
+    check_kept(connection, *before)
+    check_kept(connection, *after)
 
 
 def _row(path: str, columns: list[Any]) -> EntryRow | None:

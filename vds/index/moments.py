@@ -15,8 +15,11 @@ from sqlalchemy.engine import Connection
 from vds.errors import AccessDeniedError
 from vds.index.database import now_us
 
-_STAMPING = 0x766473
-"""The class of the advisory locks that mark who takes a time; their object is the store's row."""
+_STAMPING = "CAST('store'::regclass AS oid)"
+"""The class of the advisory locks that mark who takes a time: the table; their object is the store's row in it.
+
+Such locks belong to the whole database, and a store in another schema may have the same row: it is not to be waited for.
+"""
 
 
 def stamp_us(connection: Connection, store_id: int) -> int:
@@ -27,10 +30,10 @@ def stamp_us(connection: Connection, store_id: int) -> int:
     return int(
         connection.execute(
             text(
-                "WITH marked AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(:class, :store))"
+                f"WITH marked AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(CAST({_STAMPING} AS int), :store))"
                 " SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM marked"
             ),
-            {"class": _STAMPING, "store": store_id},
+            {"store": store_id},
         ).scalar_one()
     )
 
@@ -47,9 +50,9 @@ def list_stamping(connection: Connection, store_id: int) -> set[str]:
             text(
                 "SELECT virtualtransaction FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2"
                 " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-                " AND classid = CAST(:class AS oid) AND objid = CAST(:store AS oid)"
+                f" AND classid = {_STAMPING} AND objid = CAST(:store AS oid)"
             ),
-            {"class": _STAMPING, "store": store_id},
+            {"store": store_id},
         ).scalars()
     )
 

@@ -48,11 +48,14 @@ def list_needs(connection: Connection, area: Area) -> tuple[Need, ...] | None:
     return tuple(sorted((Need(blob_id, moves) for blob_id, moves, _ in rows), key=lambda need: need.blob_id))
 
 
+# What was erased has no bytes to need: a copy of such a file, or a rollback to it, is as unreadable as the file is.
+_NOT_ERASED = "s.digest NOT IN (SELECT x.digest FROM erased x WHERE x.store_id = :s)"
+
 # A subquery a row and no join: PostgreSQL would rather hash all objects of the store, also for one row.
 _NEEDS = (
     "SELECT d.blob_id, b.moves, b.state FROM (SELECT DISTINCT (SELECT o.blob_id FROM object o"
     " WHERE o.store_id = :s AND o.digest = s.digest) AS blob_id FROM staged s"
-    " WHERE s.store_id = :s AND s.part_id = :p AND s.kind = 1 AND s.changed = 1 AND s.size_bytes > 0) d"
+    f" WHERE s.store_id = :s AND s.part_id = :p AND s.kind = 1 AND s.changed = 1 AND s.size_bytes > 0 AND {_NOT_ERASED}) d"
     " LEFT JOIN blob b ON b.id = d.blob_id"
 )
 
@@ -86,7 +89,7 @@ def hold_all(connection: Connection, area: Area) -> BlobsGone | None:
         text(
             "SELECT DISTINCT s.digest FROM staged s LEFT JOIN object o ON o.store_id = s.store_id AND o.digest = s.digest"
             " LEFT JOIN blob b ON b.id = o.blob_id WHERE s.store_id = :s AND s.part_id = :p AND s.kind = 1 AND s.changed = 1"
-            " AND s.size_bytes > 0 AND (o.digest IS NULL OR b.state IN ('deleting', 'deleted'))"
+            f" AND s.size_bytes > 0 AND {_NOT_ERASED} AND (o.digest IS NULL OR b.state IN ('deleting', 'deleted'))"
         ),
         area.binds(0),
     )

@@ -8,7 +8,7 @@ rows of both its old and its new blob, and counts the `moves` of the old one up:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from sqlalchemy import bindparam, insert, text
 from sqlalchemy.engine import Connection
 
 from vds.index.cursors import fetch_all, insert_values
+from vds.index.damage import drop_healed, find_damaged
 from vds.index.database import now_us
 from vds.index.schema import blob
 from vds.model.batch import batched
@@ -46,13 +47,14 @@ _LOOKUP = text(
 ).bindparams(bindparam("digests", expanding=True))
 
 
+_WHOLE = "NOT EXISTS (SELECT 1 FROM damage d WHERE d.store_id = o.store_id AND d.digest = o.digest)"
 _LIVE_SQLITE = (
     "SELECT o.digest FROM object o JOIN blob b ON b.id = o.blob_id WHERE o.store_id = ? AND b.state = 'live'"
-    f" AND o.digest IN ({', '.join('?' * LOOKUP_BATCH)})"
+    f" AND o.digest IN ({', '.join('?' * LOOKUP_BATCH)}) AND {_WHOLE}"
 )
 _LIVE_POSTGRES = (
     "SELECT o.digest FROM object o JOIN blob b ON b.id = o.blob_id WHERE o.store_id = %s AND b.state = 'live'"
-    " AND o.digest = ANY(%s::bytea[])"
+    f" AND o.digest = ANY(%s::bytea[]) AND {_WHOLE}"
 )
 
 
@@ -77,7 +79,7 @@ _KEYS = text("SELECT id, key FROM blob WHERE id IN :ids").bindparams(bindparam("
 
 
 def find_live(connection: Connection, store_id: int, digests: Iterable[bytes]) -> set[bytes]:
-    """Return which of these objects need not be sent: those with a live blob; served by pk_object."""
+    """Return which of these objects need not be sent: those with a live blob, and not damaged; served by pk_object."""
     found: set[bytes] = set()
     statement = _LIVE_SQLITE if connection.dialect.name == "sqlite" else _LIVE_POSTGRES
     for batch in batched(digests, LOOKUP_BATCH):
@@ -138,7 +140,7 @@ def finish_blob(
     *,
     checks: Checks | None = None,
 ) -> bool:
-    """Make a pending blob live and place its members, each unless a live placement of it exists.
+    """Make a pending blob live and place its members, each unless a live placement of it exists that is not known as damaged.
 
     The checks are of its one member: they are the content's, whatever becomes of the placement.
 
@@ -158,19 +160,36 @@ def finish_blob(
     if checks is not None:
         put_checks(connection, store_id, members[0].digest, checks)
     ordered = sorted(members)  # by digest, one order for all writers: no deadlock
-    if members and _place_new(connection, store_id, blob_id, ordered) == len(members):
-        return True
-    taken = find_placements(connection, store_id, (member.digest for member in ordered))
-    stale = [m for m in ordered if taken[m.digest].blob_id != blob_id and taken[m.digest].state != "live"]
+    damaged = find_damaged(connection, store_id, (member.digest for member in ordered))
+    is_new = bool(members) and _place_new(connection, store_id, blob_id, ordered) == len(members)
+    taken = {} if is_new else find_placements(connection, store_id, (member.digest for member in ordered))
+    stale = [m for m in ordered if m.digest in taken and taken[m.digest].blob_id != blob_id]
+    stale = [m for m in stale if taken[m.digest].state != "live" or m.digest in damaged]
     if stale:
-        _replace_stale(connection, store_id, blob_id, stale, taken)
+        _replace_stale(connection, store_id, blob_id, stale, taken, damaged)
         taken = find_placements(connection, store_id, (member.digest for member in ordered))
+    if damaged:
+        drop_healed(connection, store_id, blob_id, damaged)
+    _drop_erased(connection, store_id, blob_id)
+    if is_new:
+        return True
     if not any(placement.blob_id == blob_id for placement in taken.values()):
         connection.execute(
             text("UPDATE blob SET state = 'condemned', changed_us = :now WHERE id = :id AND state = 'live'"),
             {"id": blob_id, "now": now_us(connection)},
         )
     return True
+
+
+def _drop_erased(connection: Connection, store_id: int, blob_id: int) -> None:
+    """Take what was erased meanwhile out of a blob that has just arrived: nobody may count on it."""
+    connection.execute(
+        text(
+            "DELETE FROM object WHERE store_id = :s AND blob_id = :b AND digest IN"
+            " (SELECT x.digest FROM erased x WHERE x.store_id = :s)"
+        ),
+        {"s": store_id, "b": blob_id},
+    )
 
 
 def put_checks(connection: Connection, store_id: int, digest: bytes, checks: Checks) -> None:
@@ -215,9 +234,14 @@ _PLACE_POSTGRES = (
 
 
 def _replace_stale(
-    connection: Connection, store_id: int, blob_id: int, stale: Sequence[Member], taken: Mapping[bytes, PlacementRow]
+    connection: Connection,
+    store_id: int,
+    blob_id: int,
+    stale: Sequence[Member],
+    taken: Mapping[bytes, PlacementRow],
+    damaged: Collection[bytes],
 ) -> None:
-    """Move the placements of objects whose blob is going away to the new blob; both rows are held."""
+    """Move the placements of objects that are damaged, or whose blob is going away, to the new blob; both rows are held."""
     lock = "" if connection.dialect.name == "sqlite" else " FOR UPDATE"
     old_ids = sorted({taken[member.digest].blob_id for member in stale})
     locked = connection.execute(
@@ -225,15 +249,17 @@ def _replace_stale(
         {"ids": sorted([*old_ids, blob_id])},
     )
     going = {row.id for row in locked if row.state != "live"}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"s": store_id, "d": m.digest, "b": blob_id, "o": m.offset_bytes, "l": m.length_bytes, "old": taken[m.digest].blob_id}
         for m in stale
-        if taken[m.digest].blob_id in going
+        if taken[m.digest].blob_id in going or m.digest in damaged
     ]
     if rows:
-        connection.execute(  # a commit that counts on what these blobs hold must see that they lost something
-            text("UPDATE blob SET moves = moves + 1 WHERE id IN :ids").bindparams(bindparam("ids", expanding=True)),
-            {"ids": sorted(going.intersection(old_ids))},
+        connection.execute(  # a commit that counts on what these blobs hold must see that they lost something, collection too
+            text("UPDATE blob SET moves = moves + 1, is_checked = 0 WHERE id IN :ids").bindparams(
+                bindparam("ids", expanding=True)
+            ),
+            {"ids": sorted({row["old"] for row in rows})},
         )
         connection.execute(
             text(
@@ -242,6 +268,15 @@ def _replace_stale(
             ),
             rows,
         )
+        for blob_id in sorted({row["old"] for row in rows} - going):
+            # A damaged blob that nothing is left in would keep collection from believing the container.
+            connection.execute(
+                text(
+                    "UPDATE blob SET state = 'condemned', changed_us = :now WHERE id = :id AND state = 'live' AND NOT EXISTS"
+                    " (SELECT 1 FROM object o WHERE o.store_id = :s AND o.blob_id = :id)"
+                ),
+                {"now": now_us(connection), "id": blob_id, "s": store_id},
+            )
 
 
 def revive_blobs(connection: Connection, blob_ids: Sequence[int]) -> int:
@@ -249,7 +284,7 @@ def revive_blobs(connection: Connection, blob_ids: Sequence[int]) -> int:
     revived = 0
     for blob_id in sorted(blob_ids):
         done = connection.execute(
-            text("UPDATE blob SET state = 'live', changed_us = :now WHERE id = :id AND state = 'condemned'"),
+            text("UPDATE blob SET state = 'live', is_checked = 0, changed_us = :now WHERE id = :id AND state = 'condemned'"),
             {"id": blob_id, "now": now_us(connection)},
         )
         revived += done.rowcount

@@ -14,6 +14,7 @@ from sqlalchemy import TextClause, bindparam, text
 from sqlalchemy.engine import Connection
 
 from vds.index.cursors import fetch_batches, look_up_by_key
+from vds.index.expiry import check_kept
 from vds.index.schema import OPEN
 from vds.model.batch import batched
 from vds.model.manifest import ChangeRow
@@ -110,6 +111,7 @@ def stage_restore(connection: Connection, area: Area, base: int, target: int, pr
         ),
         area.binds(base, target=target, low=low, high=high, **binds),
     )
+    check_kept(connection, area.store_id, area.namespace_id, target)
 
 
 def stage_copy(connection: Connection, area: Area, source: SourceView, target: str) -> None:
@@ -122,7 +124,7 @@ def stage_copy(connection: Connection, area: Area, source: SourceView, target: s
     connection.execute(
         text(
             f"INSERT INTO staged SELECT e.store_id, :p, {placed}, 1, 1, 0, e.digest, e.size_bytes, e.mode, e.modified_ns"
-            " FROM entry e WHERE e.store_id = :s AND e.namespace_id = :sn AND e.first_version <= :v AND e.end_version > :v"
+            " FROM entry e WHERE e.store_id = :s AND e.namespace_id = :sn AND e.first_version + 0 <= :v AND e.end_version > :v"
             f" AND {under}"
         ),
         area.binds(
@@ -135,6 +137,7 @@ def stage_copy(connection: Connection, area: Area, source: SourceView, target: s
             **binds,
         ),
     )
+    check_kept(connection, area.store_id, source.namespace_id, source.number)
     check_placed_paths(connection, area)
 
 
@@ -306,11 +309,15 @@ def touched_sql(table: str) -> str:
 
 
 def prefix_condition(column: str, prefix: str) -> tuple[str, dict[str, str]]:
-    """Return the condition that `column` is `prefix` or lies below it, and its values; a range, so that an index serves it."""
+    """Return the condition that `column` is `prefix` or lies below it, and its values; a range, so that an index serves it.
+
+    One range, and what does not belong left out of it: `raw-2` lies between `raw` and `raw/a`. Of a path or a range SQLite, and
+    PostgreSQL where it looks up by key, would go through the whole namespace.
+    """
     if not prefix:
         return "1 = 1", {}
     first, end = range_below(prefix)
     return (
-        f"({column} = :pfx OR ({column} >= :pfx_first AND {column} < :pfx_end))",
+        f"({column} >= :pfx AND {column} < :pfx_end AND ({column} = :pfx OR {column} >= :pfx_first))",
         {"pfx": prefix, "pfx_first": first, "pfx_end": end},
     )

@@ -303,6 +303,21 @@ damage = Table(
     _store_key("damage"),
 )
 
+gap = Table(
+    "gap",
+    metadata,
+    Column("store_id", Integer, primary_key=True, autoincrement=False),
+    Column("key", _Bytewise, primary_key=True),  # of a blob that was gone or damaged when the index was made from the container
+    Column("kind", Text, nullable=False),  # what went with it: versions (journal), their entries (changes), events, log records
+    Column("owner_id", Integer, nullable=False),  # the namespace or dataset; 0 for none
+    Column("first_number", BigInteger, nullable=False),  # of the versions or events that are lost
+    Column("last_number", BigInteger, nullable=False),  # OPEN: all that follow
+    Column("detail", Text, nullable=False),
+    Column("found_us", BigInteger, nullable=False),
+    _store_key("gap"),
+    CheckConstraint("kind IN ('journal', 'changes', 'events', 'log')", name="kind"),
+)
+
 upload = Table(
     "upload",
     metadata,

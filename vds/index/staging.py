@@ -135,10 +135,11 @@ def get_open_upload(connection: Connection, store_id: int, token: str) -> Upload
     return upload
 
 
-def lock_upload(connection: Connection, upload_id: int) -> str:
-    """Lock an upload against its own end and return its state: the first lock of a commit."""
+def lock_upload(connection: Connection, upload_id: int) -> tuple[str, int]:
+    """Lock an upload against its own end and return its state and the version it began from: the first lock of a commit."""
     lock = "" if connection.dialect.name == "sqlite" else " FOR UPDATE"
-    return str(connection.execute(text(f"SELECT state FROM upload WHERE id = :id{lock}"), {"id": upload_id}).scalar_one())
+    row = connection.execute(text(f"SELECT state, base FROM upload WHERE id = :id{lock}"), {"id": upload_id}).one()
+    return row.state, row.base
 
 
 def list_open_uploads(connection: Connection, store_id: int) -> Iterator[tuple[UploadRow, str, int]]:

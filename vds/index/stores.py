@@ -121,13 +121,17 @@ def find_namespace(connection: Connection, store_id: int, name: str) -> Namespac
 
 
 def read_namespace(connection: Connection, namespace_id: int) -> NamespaceRow:
-    """Return the namespace with this id, as it is now."""
-    return _namespace(
-        connection.execute(
-            text(_NAMESPACE + " WHERE id = :id"),
-            {"id": namespace_id},
-        ).one()
-    )
+    """Return the namespace with this id, as it is now.
+
+    Raises:
+        FormatError: the index had it, and has it no more: it was put back to an earlier state while it was in use.
+    """
+    row = connection.execute(text(_NAMESPACE + " WHERE id = :id"), {"id": namespace_id}).one_or_none()
+    if row is None:
+        raise FormatError(
+            f"this index is older than its store: it knew namespace {namespace_id} and does not now", hint="vds index rebuild"
+        )
+    return _namespace(row)
 
 
 def lock_namespace(connection: Connection, namespace_id: int) -> NamespaceRow:
@@ -145,6 +149,16 @@ def list_namespaces(connection: Connection, store_id: int, prefix: str = "") -> 
     )
     for row in rows:
         yield _namespace(row)
+
+
+def list_recent_namespaces(connection: Connection, store_id: int, limit: int) -> list[NamespaceRow]:
+    """Return the namespaces that were written to last, at most `limit`; served by pk_upload, read from its end."""
+    rows = connection.execute(
+        text("SELECT namespace_id FROM upload WHERE store_id = :s AND state = 'committed' ORDER BY id DESC LIMIT 50"),
+        {"s": store_id},
+    )
+    recent = list(dict.fromkeys(rows.scalars()))[:limit]
+    return [read_namespace(connection, namespace_id) for namespace_id in recent]
 
 
 def add_namespace(connection: Connection, store_id: int, uid: str, name: str, created_us: int) -> NamespaceRow:

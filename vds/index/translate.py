@@ -22,9 +22,11 @@ from vds.index.schema import metadata
 # Source: PostgreSQL documentation, appendix A, error codes.
 _DEADLOCK, _SERIALIZATION = "40P01", "40001"
 
+GRANTS_HINT = "the owner of the index runs, once for each role, what this prints: vds index grants reader|writer|collector ROLE"
+
 _POSTGRES: list[tuple[str, type[VdsError], str]] = [
     ("28", AccessDeniedError, "check the user and password of the index, for example in VDS_INDEX"),
-    ("42501", AccessDeniedError, "the role lacks a right on the index; ask its owner for a grant"),
+    ("42501", AccessDeniedError, GRANTS_HINT),
     ("3D000", UnavailableError, "create the database first, or correct its name in the index url"),
     ("42P01", FormatError, "vds index upgrade"),
     ("42703", FormatError, "vds index upgrade"),
@@ -32,6 +34,14 @@ _POSTGRES: list[tuple[str, type[VdsError], str]] = [
     ("25006", AccessDeniedError, "the database is read-only; connect to the primary"),
     ("XX001", CorruptionError, "restore the index from a backup"),
     ("XX002", CorruptionError, "restore the index from a backup"),
+]
+# The driver gives no code for what the server says before a session begins, so the words must do.
+_LOGIN: list[tuple[str, str]] = [
+    ("password authentication failed", _POSTGRES[0][2]),
+    ("no password supplied", _POSTGRES[0][2]),
+    ("access token", "az login, or check that the database has a role for the identity that this runs as"),
+    ("is not permitted to log in", _POSTGRES[0][2]),
+    ("permission denied for database", GRANTS_HINT),
 ]
 _SQLITE: list[tuple[str, type[VdsError], str]] = [
     ("database or disk is full", NoSpaceError, "free space on the disk that holds the index"),
@@ -77,11 +87,13 @@ def translated(address: str) -> Iterator[None]:
 
 
 def is_disconnect(error: BaseException) -> bool:
-    """Return whether `error` says that the connection is gone, so that nobody knows what a COMMIT did."""
+    """Return whether `error` says that the connection, or the disk below it, is gone, so that nobody knows what a COMMIT did."""
     if not isinstance(error, sa.exc.DBAPIError):
         return False
     state = _sqlstate(error)
-    return bool(error.connection_invalidated) or state[:2] in ("08", "57") or (not state and _is_postgres(error))
+    if not _is_postgres(error):
+        return bool(error.connection_invalidated) or "disk i/o error" in str(error.orig).lower()
+    return bool(error.connection_invalidated) or state[:2] in ("08", "57") or not state
 
 
 def is_retryable(error: BaseException | None) -> bool:
@@ -120,14 +132,20 @@ def _sqlite_columns(constraint: str) -> str:
     return ""
 
 
+def _after_fatal(text: str) -> str:
+    """Return what the server said, without the address, which is named already."""
+    return text.rpartition("FATAL:")[2].strip()
+
+
 def _translate(error: sa.exc.DBAPIError, address: str) -> VdsError:
     state, text = _sqlstate(error), str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else ""
     if _is_postgres(error):
         for prefix, error_type, hint in _POSTGRES:
             if state.startswith(prefix):
                 return error_type(f"the index at {address} refused: {text}", hint=hint)
-        if "password authentication failed" in text or "no password supplied" in text:
-            return AccessDeniedError(f"the index at {address} refused the login", hint=_POSTGRES[0][2])
+        for words, hint in _LOGIN:
+            if words in text.lower():
+                return AccessDeniedError(f"the index at {address} refused the login: {_after_fatal(text)}", hint=hint)
     else:
         for words, error_type, hint in _SQLITE:
             if words in text.lower():

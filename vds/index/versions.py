@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection, Row
 
 from vds.errors import InvalidInputError, NotFoundError
+from vds.index.expiry import expired_error
 from vds.index.plan import prefix_condition
 from vds.index.schema import OPEN
 from vds.index.stores import NamespaceRow
@@ -59,7 +60,7 @@ def get_version(connection: Connection, namespace: NamespaceRow, number: int) ->
     """Return one visible version.
 
     Raises:
-        NotFoundError: there is none of that number (yet).
+        NotFoundError: there is none of that number (yet), or it has expired.
     """
     if number == 0:
         return empty_version(namespace)
@@ -74,6 +75,8 @@ def get_version(connection: Connection, namespace: NamespaceRow, number: int) ->
             f"namespace {namespace.name!r} has no version {number}, its latest is {namespace.visible}",
             hint=f"vds log {namespace.name}",
         )
+    if row.expired_us is not None:
+        raise expired_error(namespace.name, number, row.expired_us)
     return _version(row)
 
 
@@ -136,7 +139,7 @@ def _number_at(connection: Connection, namespace: NamespaceRow, moment: datetime
 def list_versions(
     connection: Connection, namespace: NamespaceRow, *, path: str = "", limit: int | None = None
 ) -> Iterator[VersionRow]:
-    """Yield visible versions, newest first, version 0 left out; with `path`, those that changed something under it."""
+    """Yield visible versions, newest first, without 0 and expired ones; with `path`, those that changed something there."""
     condition = ""
     binds: dict[str, str] = {}
     if path:
@@ -148,7 +151,8 @@ def list_versions(
     rows = connection.execution_options(stream_results=True, yield_per=200).execute(
         text(
             "SELECT v.* FROM version v WHERE v.store_id = :s AND v.namespace_id = :n"
-            f" AND v.number <= :visible{condition} ORDER BY v.number DESC" + ("" if limit is None else " LIMIT :limit")
+            f" AND v.number <= :visible AND v.expired_us IS NULL{condition} ORDER BY v.number DESC"
+            + ("" if limit is None else " LIMIT :limit")
         ),
         {"s": namespace.store_id, "n": namespace.id, "visible": namespace.visible, "limit": limit, **binds},
     )

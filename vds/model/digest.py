@@ -6,6 +6,8 @@ import re
 
 from blake3 import blake3
 
+from vds.errors import CorruptionError
+
 DIGEST_SIZE_BYTES = 32
 _TEXT = re.compile(r"b3:[0-9a-f]{64}")
 
@@ -22,8 +24,13 @@ class Digest(str):
 
     @classmethod
     def from_raw(cls, raw: bytes) -> Digest:
-        """Return the digest whose 32 bytes are `raw`."""
-        assert len(raw) == DIGEST_SIZE_BYTES, len(raw)
+        """Return the digest whose 32 bytes are `raw`.
+
+        Raises:
+            CorruptionError: they are not 32, as may come out of a database that is damaged.
+        """
+        if len(raw) != DIGEST_SIZE_BYTES:
+            raise CorruptionError(f"b3:{raw.hex()} is no digest: it has {len(raw)} bytes", hint="run: vds fsck")
         return str.__new__(cls, "b3:" + raw.hex())
 
     @classmethod

@@ -6,16 +6,21 @@ collect, and the one index that serves the store (its address, never a secret).
 
 from __future__ import annotations
 
-import json
+import re
 from dataclasses import dataclass
 
-from vds.errors import CorruptionError, FormatError
-from vds.model.version import canonical_json
+from vds.errors import FormatError
+from vds.model.fields import parse_fields
+from vds.model.ulid import is_ulid
+from vds.model.version import RECORD_BYTES_MAX, canonical_json
 
 FORMAT = 1
 """The format this program writes, and the newest it understands."""
 
 FORMAT_PREFIX = "format/"
+DIGEST_NAME = "blake3-256"
+HOST_BYTES_MAX = 1024
+_WORD = re.compile(r"[0-9A-Za-z]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ class FormatRecord:
                 "min_reader": self.min_reader,
                 "min_writer": self.min_writer,
                 "min_collector": self.min_collector,
-                "digest": "blake3-256",
+                "digest": DIGEST_NAME,
                 "index": {"incarnation": self.incarnation, "address": self.index, "host": self.host},
                 "created_at": self.created_at,
             }
@@ -55,36 +60,32 @@ class FormatRecord:
 
     @classmethod
     def decode(cls, body: bytes, key: str, *, read_only: bool) -> FormatRecord:
-        """Parse a format record.
+        """Parse a format record. It need not be canonical: nothing is chained to it.
 
         Raises:
             FormatError: the store needs a newer vds.
             CorruptionError: the bytes are no format record.
         """
-        try:
-            raw = json.loads(body)
-            needed = max(int(raw["min_reader"]), 0 if read_only else int(raw["min_writer"]))
-            if needed > FORMAT or raw["digest"] != "blake3-256":
-                raise FormatError(
-                    f"the store has format {raw['format']} and needs a vds of format {needed}, this one has {FORMAT}",
-                    hint="pip install --upgrade vds",
-                )
-            index = raw["index"]
-            return cls(
-                store=raw["store"],
-                format=raw["format"],
-                min_reader=raw["min_reader"],
-                min_writer=raw["min_writer"],
-                min_collector=raw["min_collector"],
-                incarnation=index["incarnation"],
-                index=index["address"],
-                host=index["host"],
-                created_at=raw["created_at"],
+        fields = parse_fields(body, f"format record {key!r}", bytes_max=RECORD_BYTES_MAX)
+        needed = max(fields.number("min_reader"), 0 if read_only else fields.number("min_writer"))
+        # Looked at first: of what a newer vds wrote, the rest need not be as we know it.
+        if needed > FORMAT or fields.text("digest") != DIGEST_NAME:
+            raise FormatError(
+                f"the store has format {fields.number('format')} and needs a vds of format {needed}, this one has {FORMAT}",
+                hint="pip install --upgrade vds",
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as err:
-            if isinstance(err, FormatError):
-                raise
-            raise CorruptionError(f"{key!r} is not a format record: {type(err).__name__}: {err}") from err
+        index = fields.inner("index")
+        return cls(
+            store=fields.word("store", is_ulid),
+            format=fields.number("format", 1),
+            min_reader=fields.number("min_reader"),
+            min_writer=fields.number("min_writer"),
+            min_collector=fields.number("min_collector"),
+            incarnation=index.word("incarnation", _WORD.fullmatch),
+            index=index.text("address"),
+            host=index.text("host", HOST_BYTES_MAX),
+            created_at=fields.text("created_at", HOST_BYTES_MAX),
+        )
 
 
 def format_key(number: int) -> str:

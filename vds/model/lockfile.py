@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import TypeVar
 
 from vds.errors import FormatError, InvalidInputError
 from vds.model.digest import Digest
+from vds.model.fields import INT64_MAX
 from vds.model.path import EntryPath, directory_path
 from vds.model.ref import Ref, parse_name, parse_ref
 
@@ -27,6 +29,8 @@ T = TypeVar("T")
 
 LOCK_NAME = "vds.lock"
 FORMAT = 1
+TEXT_CHARS_MAX = 8 * 1024 * 1024
+"""Some ten thousand refs."""
 _HEAD = f"# Written by `vds lock`: keep it with your code. `vds lock --check` says what has moved since.\nformat = {FORMAT}\n"
 _ORDER = ("store", "url", "name", "release", "namespace", "version", "path", "digest", "content_digest", "files", "bytes")
 _CONTROL = re.compile("[\x7f-\x9f]")
@@ -92,13 +96,15 @@ def parse_lock(text: str, where: str) -> dict[Ref, LockedRow]:
         FormatError: a newer vds wrote it.
         InvalidInputError: it was damaged; the line or key is named.
     """
+    if len(text) > TEXT_CHARS_MAX:
+        raise _damaged(f"{where} has {len(text)} characters, the limit is {TEXT_CHARS_MAX}")
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as err:
+    except (ValueError, RecursionError) as err:  # a number of too many digits is a ValueError, but no TOMLDecodeError
         raise _damaged(f"{where} is not TOML: {err}") from err
     found = raw.pop("format", None)
     if isinstance(found, bool) or not isinstance(found, int) or found < 1:
-        raise _damaged(f"{where}: 'format' is {found!r}, expected {FORMAT}")
+        raise _damaged(f"{where}: 'format' is {reprlib.repr(found)}, expected {FORMAT}")
     refs = raw.pop("refs", {})
     if found > FORMAT or raw:
         what = f"format {found}" if found > FORMAT else f"the key {next(iter(raw))!r}"
@@ -152,14 +158,14 @@ def _parsed(parse: Callable[[str], T], table: Mapping[str, object], key: str, wh
 def _text(table: Mapping[str, object], key: str, where: str) -> str:
     value = table.get(key)
     if not isinstance(value, str):
-        raise _damaged(f"{where}: {key!r} is {value!r}, expected a text")
+        raise _damaged(f"{where}: {key!r} is {reprlib.repr(value)}, expected a text")
     return value
 
 
 def _number(table: Mapping[str, object], key: str, where: str) -> int:
     value = table.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise _damaged(f"{where}: {key!r} is {value!r}, expected a whole number")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= INT64_MAX:
+        raise _damaged(f"{where}: {key!r} is {reprlib.repr(value)}, expected a whole number")
     return value
 
 

@@ -15,7 +15,6 @@ one is told that it is late. Canonical JSON, at most 1 MiB.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,9 +22,18 @@ from typing import Any
 
 from vds.errors import CorruptionError, InvalidInputError
 from vds.model.digest import Digest
-from vds.model.ref import format_moment, parse_moment
+from vds.model.fields import HINT, Fields
+from vds.model.ref import format_moment, parse_name
 from vds.model.ulid import is_ulid
-from vds.model.version import RECORD_BYTES_MAX, STORE_CONTEXT, canonical_json, record_digest
+from vds.model.version import (
+    NUMBER_MAX,
+    RECORD_BYTES_MAX,
+    STORE_CONTEXT,
+    canonical_json,
+    parse_record,
+    parse_written_moment,
+    record_digest,
+)
 
 STORE_PREFIX = "store/"
 
@@ -82,24 +90,22 @@ class StoreRecord:
 
         Raises:
             CorruptionError: the bytes are no record of a store's log; the message names `key`.
+            FormatError: a newer vds wrote it.
         """
-        if len(body) > RECORD_BYTES_MAX:
-            raise CorruptionError(f"store record {key!r} has {len(body)} bytes, the limit is {RECORD_BYTES_MAX}")
+        read = parse_record(body, f"store record {key!r}")
+        kind = read.one_of("kind", _TEXTS)
         try:
-            raw = json.loads(body)
-            fields = {name: raw[name] for name in raw if name not in _COMMON}
-            record = cls(
-                raw["store"],
-                _natural(raw["number"]),
-                Digest(raw["parent"]).raw,
-                raw["kind"],
-                parse_moment(raw["created_at"]),
-                fields,
-            )
-            _check_fields(record.kind, fields)
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as err:
-            raise CorruptionError(f"store record {key!r} cannot be read: {type(err).__name__}: {err}") from err
-        return record
+            _check_fields(kind, read)
+        except (TypeError, ValueError) as err:
+            raise CorruptionError(f"store record {key!r} cannot be read: {err}", hint=HINT) from err
+        return cls(
+            read.word("store", is_ulid),
+            read.number("number", 1, NUMBER_MAX),
+            read.digest("parent"),
+            kind,
+            read.parsed("created_at", parse_written_moment),
+            {name: value for name, value in read.raw.items() if name not in _COMMON},
+        )
 
     @property
     def digest(self) -> bytes:
@@ -141,28 +147,37 @@ def _natural(value: Any) -> int:
     return value
 
 
-def _check_fields(kind: str, fields: Mapping[str, Any]) -> None:
+def _check_fields(kind: str, fields: Fields) -> None:
     """Check the fields of a kind.
 
     Raises:
-        ValueError, KeyError, TypeError: they are not what the kind has.
+        CorruptionError, ValueError, TypeError: they are not what the kind has.
     """
     for name in _TEXTS[kind]:
-        if not isinstance(fields[name], str):
-            raise ValueError(f"{name} is {fields[name]!r}, which is no text")
-    if kind in ("versions-expired", "versions-restored"):
-        if len(fields["numbers"]) > RANGES_MAX:
-            raise ValueError(f"{len(fields['numbers'])} ranges of versions, the limit is {RANGES_MAX}")
-        list(unpack_numbers(fields["numbers"]))
+        fields.text(name)
+    if "namespace" in _TEXTS[kind]:
+        fields.word("namespace", is_ulid)
+    if kind == "namespace-created":
+        fields.parsed("name", parse_name)
+    elif kind in ("versions-expired", "versions-restored"):
+        list(unpack_numbers(_list(fields, "numbers", RANGES_MAX)))
     elif kind == "keys-deleting":
-        if len(fields["keys"]) > KEYS_MAX:
-            raise ValueError(f"{len(fields['keys'])} keys, the limit is {KEYS_MAX}")
-        if not all(isinstance(key, str) for key in fields["keys"]):
-            raise ValueError("a key is no text")
+        fields.number("size_bytes")
+        if not all(isinstance(key, str) for key in _list(fields, "keys", KEYS_MAX)):
+            raise fields.wrong("keys", "of which one is no text")
     elif kind == "object-erased":
-        Digest(fields["digest"])
-    elif kind == "index-replaced" and not is_ulid(fields["incarnation"]):
-        raise ValueError(f"{fields['incarnation']!r} is not an incarnation")
+        fields.digest("digest")
+    elif kind == "index-replaced":
+        fields.word("incarnation", is_ulid)
+
+
+def _list(fields: Fields, name: str, count_max: int) -> list[Any]:
+    value = fields.raw.get(name)
+    if not isinstance(value, list):
+        raise fields.wrong(name, "expected a list")
+    if len(value) > count_max:
+        raise fields.wrong(name, f"{len(value)} in all, the limit is {count_max}")
+    return value
 
 
 _TEXTS: Mapping[str, tuple[str, ...]] = {

@@ -7,7 +7,9 @@ bytes. Each carries the digest of the one before: a hash chain per namespace.
 from __future__ import annotations
 
 import base64
+import binascii
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,19 +17,27 @@ from typing import Any
 
 from blake3 import blake3
 
-from vds.errors import CorruptionError, InvalidInputError
+from vds.errors import CorruptionError, FormatError, InvalidInputError
 from vds.model.digest import DIGEST_SIZE_BYTES, Digest
-from vds.model.ref import format_moment, parse_moment
+from vds.model.fields import HINT, Fields, parse_fields
+from vds.model.manifest import changes_key
+from vds.model.ref import format_moment, parse_moment, parse_name
+from vds.model.ulid import is_ulid
 
 RECORD_BYTES_MAX = 1024 * 1024
 MESSAGE_BYTES_MAX = 64 * 1024
 LABELS_MAX = 64
 LABEL_BYTES_MAX = 1024
 INLINE_CHANGES_BYTES_MAX = 64 * 1024
+NUMBER_MAX = 10**16 - 1
+"""Of a version, an event or a record: what the sixteen digits of its key hold."""
+RECORD_FORMAT = 1
 
 VERSION_CONTEXT = "vds version 1"
 EVENT_CONTEXT = "vds dataset event 1"
 STORE_CONTEXT = "vds store record 1"
+
+_OPERATION = re.compile(r"[a-z][a-z-]{0,31}")
 
 NO_PARENT = bytes(DIGEST_SIZE_BYTES)
 """Stands where a chain begins."""
@@ -37,6 +47,50 @@ def canonical_json(value: Mapping[str, Any]) -> bytes:
     """Return the one way to write `value` as JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode() + b"\n"
+
+
+def encode_record(value: Mapping[str, Any], hint: str) -> bytes:
+    """Return the bytes of a record; `hint` says what to shorten.
+
+    Raises:
+        InvalidInputError: they are more than 1 MiB.
+    """
+    body = canonical_json(value)
+    if len(body) > RECORD_BYTES_MAX:
+        raise InvalidInputError(f"the record would be {len(body)} bytes, the limit is {RECORD_BYTES_MAX}", hint=hint)
+    return body
+
+
+def parse_record(body: bytes, what: str) -> Fields:
+    """Return the fields of a record; `what` names it in errors. Fields that this program does not know are let through.
+
+    Raises:
+        CorruptionError: it is not canonical JSON, or longer than 1 MiB.
+        FormatError: a newer vds wrote it.
+    """
+    fields = parse_fields(body, what, bytes_max=RECORD_BYTES_MAX)
+    found = fields.number("format", 1)
+    if found > RECORD_FORMAT:
+        raise FormatError(f"{what} has format {found}, this vds reads {RECORD_FORMAT}", hint="pip install --upgrade vds")
+    try:
+        is_canonical = canonical_json(fields.raw) == body
+    except (ValueError, RecursionError):  # half of a surrogate pair, an infinity
+        is_canonical = False
+    if not is_canonical:
+        raise CorruptionError(f"{what} is not canonical JSON: no vds wrote it so", hint=HINT)
+    return fields
+
+
+def parse_written_moment(text: str) -> datetime:
+    """Return a moment that a record holds, in the one way records write it.
+
+    Raises:
+        ValueError: it is written otherwise.
+    """
+    moment = parse_moment(text)
+    if format_moment(moment) != text:
+        raise ValueError("which is not how records write a moment")
+    return moment
 
 
 def record_digest(context: str, body: bytes) -> bytes:
@@ -95,9 +149,9 @@ class VersionRecord:
             changes["key"] = self.changes.key
         if self.changes.inline is not None:
             changes["inline"] = base64.b64encode(self.changes.inline).decode()
-        body = canonical_json(
+        return encode_record(
             {
-                "format": 1,
+                "format": RECORD_FORMAT,
                 "store": self.store,
                 "namespace": self.namespace,
                 "name": self.namespace_name,
@@ -116,55 +170,71 @@ class VersionRecord:
                 "removed": self.removed,
                 "file_count": self.file_count,
                 "size_bytes": self.size_bytes,
-            }
+            },
+            "shorten the message, the labels or VDS provenance",
         )
-        if len(body) > RECORD_BYTES_MAX:
-            raise InvalidInputError(
-                f"the journal record would be {len(body)} bytes, the limit is {RECORD_BYTES_MAX}",
-                hint="shorten the message, the labels or VDS provenance",
-            )
-        return body
 
     @classmethod
     def decode(cls, body: bytes, key: str = "") -> VersionRecord:
-        """Parse a record.
+        """Parse a record. Whether it is the one that belongs under `key` is for the chain of digests to say.
 
         Raises:
             CorruptionError: the bytes are not a version record; the message names `key`.
+            FormatError: a newer vds wrote it.
         """
-        if len(body) > RECORD_BYTES_MAX:
-            raise CorruptionError(f"journal record {key!r} has {len(body)} bytes, the limit is {RECORD_BYTES_MAX}")
-        try:
-            raw = json.loads(body)
-            changes = raw["changes"]
-            inline = changes.get("inline")
-            return cls(
-                store=raw["store"],
-                namespace=raw["namespace"],
-                namespace_name=raw["name"],
-                number=raw["number"],
-                parent=Digest(raw["parent"]).raw,
-                commit_id=raw["commit_id"],
-                created_at=parse_moment(raw["created_at"]),
-                operation=raw["operation"],
-                author=raw["author"],
-                message=raw["message"],
-                labels=raw["labels"],
-                provenance=raw["provenance"],
-                changes=ChangeListRef(
-                    digest=Digest(changes["digest"]).raw,
-                    count=changes["count"],
-                    key=changes.get("key"),
-                    inline=base64.b64decode(inline, validate=True) if inline is not None else None,
-                ),
-                added=raw["added"],
-                modified=raw["modified"],
-                removed=raw["removed"],
-                file_count=raw["file_count"],
-                size_bytes=raw["size_bytes"],
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as err:
-            raise CorruptionError(f"journal record {key!r} cannot be read: {type(err).__name__}: {err}") from err
+        fields = parse_record(body, f"journal record {key!r}")
+        return cls(
+            store=fields.word("store", is_ulid),
+            namespace=fields.word("namespace", is_ulid),
+            namespace_name=fields.parsed("name", parse_name),
+            number=fields.number("number", 1, NUMBER_MAX),
+            parent=fields.digest("parent"),
+            commit_id=fields.word("commit_id", is_ulid),
+            created_at=fields.parsed("created_at", parse_written_moment),
+            operation=fields.word("operation", _OPERATION.fullmatch),
+            author=fields.text("author"),
+            message=fields.text("message"),
+            labels=parse_labels(fields),
+            provenance=fields.texts("provenance"),
+            changes=_parse_changes(fields.inner("changes")),
+            added=fields.number("added"),
+            modified=fields.number("modified"),
+            removed=fields.number("removed"),
+            file_count=fields.number("file_count"),
+            size_bytes=fields.number("size_bytes"),
+        )
+
+
+def _parse_changes(fields: Fields) -> ChangeListRef:
+    digest, count = fields.digest("digest"), fields.number("count")
+    if fields.has("key") == fields.has("inline"):
+        raise fields.wrong("inline", "expected either this or a key")
+    if fields.has("key"):
+        return ChangeListRef(digest, count, key=fields.word("key", lambda key: _is_changes_key(key, digest)))
+    text = fields.text("inline", -(-INLINE_CHANGES_BYTES_MAX // 3) * 4)
+    try:
+        inline = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as err:
+        raise fields.wrong("inline", f"which is not base 64: {err}") from err
+    return ChangeListRef(digest, count, inline=inline)
+
+
+def _is_changes_key(key: str, digest: bytes) -> bool:
+    generation = key.rpartition(".")[2]
+    return is_ulid(generation) and key == changes_key(digest, generation)
+
+
+def parse_labels(fields: Fields) -> dict[str, str]:
+    """Return the labels of a record.
+
+    Raises:
+        CorruptionError: they could not have been recorded.
+    """
+    labels = fields.texts("labels")
+    try:
+        return check_labels(labels)
+    except InvalidInputError as err:
+        raise fields.wrong("labels", err.message) from err
 
 
 def journal_key(namespace: str, number: int) -> str:

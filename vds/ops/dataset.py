@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from vds.engine.doors import Doors
-from vds.engine.journal import publish
+from vds.engine.journal import check_still_ours, publish
 from vds.engine.resolve import Resolution, get_dataset
 from vds.errors import ConflictError, InvalidInputError, NotFoundError, OutcomeUnknownError, VdsError
 from vds.index.database import Connection
@@ -23,6 +23,8 @@ from vds.index.datasets import (
     move_tag,
 )
 from vds.index.entries import At, is_anything_at
+from vds.index.expiry import hold_kept
+from vds.index.gaps import check_events_whole
 from vds.model.ref import parse_tag
 from vds.model.version import check_labels, check_message
 
@@ -43,7 +45,8 @@ def register(
 
     Raises:
         InvalidInputError: version 0, or a tag that cannot be one.
-        NotFoundError: there is nothing at the path.
+        NotFoundError: there is nothing at the path, or the version has expired.
+        CorruptionError: the dataset's history is known to end in a gap: nothing may follow.
     """
     doors.check_writable()
     if isinstance(tags, str):
@@ -65,6 +68,8 @@ def register(
         dataset = lock_dataset(connection, doors.store.id, name)
         if dataset.name != name:
             raise ConflictError(f"dataset {dataset.name!r} exists, {name!r} differs from it only in case")
+        check_events_whole(connection, doors.store.id, dataset.id, dataset.name)
+        hold_kept(connection, doors.store.id, new.namespace_id, new.version)
         release = find_same_release(connection, dataset, new)
         if release is None:
             dataset = add_release(connection, dataset, doors.store.uid, new, author)
@@ -107,8 +112,9 @@ def tag(
     """Point a tag at a release, or (None) take it away; compare-and-swap when `expected` is given.
 
     Raises:
-        NotFoundError: there is no such dataset or release, or no such tag to take away.
+        NotFoundError: there is no such dataset or release, its version has expired, or there is no such tag to take away.
         ConflictError: the tag is not where `expected` says.
+        CorruptionError: as `register`.
         InvalidInputError: the tag or `expected` cannot be one.
     """
     doors.check_writable()
@@ -121,8 +127,12 @@ def tag(
 
     def work(connection: Connection) -> tuple[DatasetRow, bool]:
         dataset = lock_dataset(connection, doors.store.id, name)
-        if release is not None and find_release(connection, dataset, release, up_to=dataset.head) is None:
-            raise NotFoundError(f"dataset {dataset.name!r} has no release {release}", hint=f"vds log {dataset.name}:")
+        check_events_whole(connection, doors.store.id, dataset.id, dataset.name)
+        if release is not None:
+            found = find_release(connection, dataset, release, up_to=dataset.head)
+            if found is None:
+                raise NotFoundError(f"dataset {dataset.name!r} has no release {release}", hint=f"vds log {dataset.name}:")
+            hold_kept(connection, doors.store.id, found.namespace_id, found.version)
         after = move_tag(connection, dataset, doors.store.uid, tag_name, release, author=author, reason=reason, expected=expected)
         return after, after.head > dataset.head
 
@@ -136,6 +146,7 @@ def _publish(doors: Doors, dataset: DatasetRow) -> None:
     """Return once the dataset's last event is visible; writes whatever is queued before it, such as the rest of a lost call."""
     try:
         publish(doors, "event", dataset.id, dataset.head, first=1)
+        check_still_ours(doors, f"event {dataset.head} of dataset {dataset.name!r}")
     except OutcomeUnknownError:
         raise
     except VdsError as err:

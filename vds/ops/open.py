@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 
 from vds.blobs.driver import BlobDriver
-from vds.blobs.objects import fresh_ulid
+from vds.blobs.objects import fresh_ulid, read_record
 from vds.engine.doors import Doors
-from vds.engine.journal import check_store_fresh, flush_line, stale_index
+from vds.engine.journal import check_store_fresh, find_outdated, flush_line, stale_index
 from vds.errors import BlobExistsError, FormatError, InvalidInputError, NotFoundError
 from vds.index.database import Database, now_us
 from vds.index.stores import StoreRow, check_revision, find_store, put_store
@@ -25,12 +26,16 @@ def find_format(blobs: BlobDriver, *, read_only: bool) -> FormatRecord | None:
 
     Raises:
         FormatError: it needs a newer vds.
+        CorruptionError: its newest format record cannot be read.
     """
     try:
-        keys = [blob.key for blob in blobs.list_blobs(FORMAT_PREFIX)]  # as many as rebuilds and format upgrades: a handful
+        found = list(blobs.list_blobs(FORMAT_PREFIX))  # as many as rebuilds and format upgrades: a handful
     except NotFoundError:
         return None  # no such container (yet)
-    return FormatRecord.decode(blobs.read_range(keys[-1]), keys[-1], read_only=read_only) if keys else None
+    if not found:
+        return None
+    newest = found[-1]
+    return FormatRecord.decode(read_record(blobs, newest.key, newest.size_bytes), newest.key, read_only=read_only)
 
 
 def create_store(blobs: BlobDriver, make_index: Callable[[str], Database], address: str) -> FormatRecord:
@@ -89,6 +94,7 @@ def open_doors(blobs: BlobDriver, index: Database, record: FormatRecord, address
         if not read_only:
             flush_line(doors)
             check_store_fresh(doors)
+            doors = replace(doors, outdated=find_outdated(doors))
     except BaseException:
         index.close()
         raise

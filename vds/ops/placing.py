@@ -40,6 +40,11 @@ _PLANNED_AT_ONCE = 8192
 FindPlacements = Callable[[Sequence[Entry]], Mapping[bytes, Placement]]
 
 
+def no_place(entry: Entry) -> VdsError:
+    """Return the error for an entry whose object stands nowhere, when no more is known."""
+    return CorruptionError(f"{entry.path!r}: there is no place of object {entry.digest}", hint="run: vds fsck")
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectSource:
     """Where objects come from.
@@ -53,6 +58,7 @@ class ObjectSource:
         keeps: whether what is read is kept in the cache; it is not when it would fill more than half of it, since a download of
             terabytes must not push everything else out.
         is_linked: whether files may be second, read-only names of those in the cache where the disk cannot share bytes.
+        missing: the error for an entry whose object stands nowhere.
     """
 
     driver: BlobDriver
@@ -61,6 +67,11 @@ class ObjectSource:
     store_uid: str = ""
     keeps: bool = False
     is_linked: bool = False
+    missing: Callable[[Entry], VdsError] = no_place
+
+    def reason(self, entry: Entry) -> str:
+        """Return why an entry's object stands nowhere, for a list that names its path already."""
+        return str(self.missing(entry)).removeprefix(f"{entry.path!r}: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +217,7 @@ class _Work:
                     yield Wanted(digest_raw, placement)
                     continue
                 for entry in entries.of(digest_raw):
-                    outcome.failures[entry.path] = f"object {entry.digest} has no placement of {size_bytes} bytes"
+                    outcome.failures[entry.path] = self._source.reason(entry)
 
     def _tasks_of(self, read: RangeRead, entries: ByDigest) -> Iterator[_Task]:
         first = read.members[0]

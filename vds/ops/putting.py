@@ -183,8 +183,7 @@ class _Putting:
                 if placement is not None and placement.length_bytes == entries[0].size_bytes:
                     yield Wanted(digest_raw, placement)
                     continue
-                reason = f"object {entries[0].digest} has no placement of {entries[0].size_bytes} bytes"
-                self._outcome.failures.update({entry.path: reason for entry in entries})
+                self._outcome.failures.update({entry.path: self._source.reason(entry) for entry in entries})
 
     def _put(self, entry: Entry, body: Buffer) -> _Call:
         put = partial(self._target.put_file, entry.path, body, entry.digest, self._replaces.get(entry.path, ""))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from vds.blobs.objects import Placement
-from vds.errors import CorruptionError, InvalidInputError, redact
+from vds.errors import InvalidInputError, redact
 from vds.model.batch import batched
 from vds.model.digest import Digest
 from vds.model.entry import Entry
@@ -111,7 +111,7 @@ def _find_keys(source: ObjectSource, entries: list[Entry]) -> list[str]:
         for entry in batch:
             placement = found.get(entry.digest.raw)
             if entry.size_bytes and (placement is None or placement.length_bytes != entry.size_bytes):
-                raise CorruptionError(f"{entry.path!r}: the index has no place of object {entry.digest}", hint="run: vds fsck")
+                raise source.missing(entry)
             if placement is None or not _is_whole_blob(placement):
                 together.append(entry.path)
             else:

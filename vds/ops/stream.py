@@ -121,7 +121,7 @@ def _read(
     reader: VersionReader, manifest: LocalManifest, numbers: Sequence[int], units: Iterable[Unit], empty: Iterable[int]
 ) -> Iterator[tuple[EntryRow, bytes]]:
     for number in empty:
-        yield from _without_blob(manifest.row(number).entry)
+        yield from _without_blob(reader, manifest.row(number).entry)
     reads = parallel_map(
         lambda unit: _read_unit(reader, manifest, numbers, unit),
         units,
@@ -151,9 +151,9 @@ def _read_unit(
     return [(row.entry, bodies[row.entry.digest]) for row in rows]
 
 
-def _without_blob(row: EntryRow) -> Iterator[tuple[EntryRow, bytes]]:
+def _without_blob(reader: VersionReader, row: EntryRow) -> Iterator[tuple[EntryRow, bytes]]:
     if row.digest != EMPTY_RAW:
-        raise CorruptionError(f"{row.path!r}: the index has no place of its {row.size_bytes} bytes", hint="run: vds fsck")
+        raise reader.view_anew.missing(row)
     yield row, b""
 
 

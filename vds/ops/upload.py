@@ -18,6 +18,7 @@ from vds.errors import ConflictError, InvalidInputError, UploadError, failures_m
 from vds.files.scan import ScanReport, SourceFile, scan_directory, scan_files, scan_root
 from vds.files.statcache import open_stat_cache
 from vds.index.conflicts import find_touched_under
+from vds.index.damage import has_damage
 from vds.index.database import Connection
 from vds.index.plan import Area, Left, find_left, mark_changed, stage_removals
 from vds.index.schema import staged
@@ -116,6 +117,8 @@ def stage(doors: Doors, sender: Sender, part_id: int, source: Source, *, progres
     Raises:
         UploadError: some files could not be read; each is named. Nothing is visible.
     """
+    if base is not None and _is_damaged(doors):
+        base = None  # an unchanged file may be the one whose content has to be sent again
     outcome = Staged(base=base.version if base else None)
     with _surveying(doors, source, outcome, progress, base) as survey:
         rows = _rows(doors, sender, part_id, source, survey, outcome)
@@ -130,6 +133,11 @@ def stage(doors: Doors, sender: Sender, part_id: int, source: Source, *, progres
     check_failures(outcome.report)
     _warn(source, outcome)
     return outcome
+
+
+def _is_damaged(doors: Doors) -> bool:
+    with doors.index.read() as connection:
+        return has_damage(connection, doors.store.id)
 
 
 def count_files(doors: Doors, sender: Sender, source: Source, progress: Progress) -> int:

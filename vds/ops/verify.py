@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from vds.blobs.objects import Placement
 from vds.blobs.reads import Wanted, plan_reads, read_chunks, read_range
 from vds.engine.doors import Doors
+from vds.engine.view import missing_error
 from vds.errors import CorruptionError
 from vds.index.entries import At, EntryRow, read_entries
+from vds.index.erasure import find_erased
 from vds.index.placements import find_placements
 from vds.model.batch import batched
-from vds.model.digest import EMPTY_RAW, Digest
+from vds.model.digest import EMPTY_RAW
 from vds.progress import Progress
 
 LARGE_BYTES_MIN = 8 * 1024 * 1024
@@ -49,6 +51,7 @@ def verify(doors: Doors, at: At, path: str, progress: Progress, *, sample: float
     with doors.index.read() as connection:
         for batch in batched(_sampled(read_entries(connection, at, path), sample), 1000):
             placements = find_placements(connection, doors.store.id, {row.digest for row in batch})
+            erased = find_erased(connection, doors.store.id, {row.digest for row in batch} - placements.keys())
             wanted: dict[bytes, Placement] = {}
             faults: dict[bytes, str] = {}
             for row in batch:
@@ -56,7 +59,7 @@ def verify(doors: Doors, at: At, path: str, progress: Progress, *, sample: float
                     continue
                 found = placements.get(row.digest)
                 if found is None or found.length_bytes != row.size_bytes:
-                    faults[row.digest] = f"object {Digest.from_raw(row.digest)} has no placement of {row.size_bytes} bytes"
+                    faults[row.digest] = str(erased[row.digest].error() if row.digest in erased else missing_error(row))
                 else:
                     wanted[row.digest] = Placement(found.key, found.offset_bytes, found.length_bytes)
             faults.update(_check_objects(doors, wanted))

@@ -1,6 +1,6 @@
 """The one way in: stores, namespaces, versions, datasets and transactions."""
 
-from vds.store.connect import connect, join, upgrade_index
+from vds.store.connect import connect, join, rebuild_index, upgrade_index
 from vds.store.dataset import Dataset, Release
 from vds.store.lock import Lock, load_lock
 from vds.store.namespace import Namespace
@@ -22,5 +22,6 @@ __all__ = [
     "connect",
     "join",
     "load_lock",
+    "rebuild_index",
     "upgrade_index",
 ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import atexit
 import base64
-import binascii
 import json
 import logging
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -21,8 +22,13 @@ from vds.config import data_directory, find_store_settings, is_network_file_syst
 from vds.engine.doors import Doors
 from vds.errors import FormatError, InvalidInputError, UnavailableError
 from vds.index.database import Database
+from vds.index.login import find_token_login
+from vds.model.access import Access
 from vds.model.format import FORMAT_PREFIX, FormatRecord
+from vds.ops.grants import Grants, plan_grants
 from vds.ops.open import EMBEDDED, create_store, find_format, not_a_store, open_doors, other_index
+from vds.ops.rebuilding import RebuildReport
+from vds.progress import open_progress
 from vds.store.handle import Address, Handle, find_handle, keep_handle
 from vds.store.kept import find_offline
 from vds.store.store import Store
@@ -52,7 +58,9 @@ def connect(
             itself names.
         create: make the store if the container is not one yet; harmless if it is.
         read_only: promise to write nothing, in the container or in the index.
-        credential: a TokenCredential, key, SAS or connection string. None: AZURE_* variables, else DefaultAzureCredential.
+        credential: a TokenCredential, key, SAS or connection string. None: AZURE_* variables, else DefaultAzureCredential. Where
+            no password is given for an index in Azure Database for PostgreSQL, a TokenCredential opens it too; without one,
+            DefaultAzureCredential does.
 
     Raises:
         NotFoundError: no store is configured, or the container is not one.
@@ -71,10 +79,12 @@ def connect(
         if record is None:
             if not create:
                 raise not_a_store(blobs.url)
-            record = _create(blobs, settings.index)
-        doors = _open(blobs, record, settings.index, read_only=read_only)
+            record = _create(blobs, settings.index, credential)
+        doors = _open(blobs, record, settings.index, read_only=read_only, credential=credential)
     except UnavailableError as err:
-        handle = None if create else find_offline(Address(blobs.url, settings.index or "", True), reopen)
+        # What is pickled holds no password; here the store is opened again as it was to be opened now.
+        own = partial(_open_for_reading, settings.url, settings.index, credential)
+        handle = None if create else find_offline(Address(blobs.url, _public(settings.index), True), reopen, own)
         if handle is None:
             raise
         _log.warning("%s: only versions that this machine has kept can be read now", err.message)
@@ -93,7 +103,7 @@ def join(token: str) -> Transaction:
     try:
         raw = json.loads(base64.urlsafe_b64decode(str(token).removeprefix(TOKEN_PREFIX)))
         address, upload = Address(str(raw["url"]), str(raw["index"]), False), str(raw["upload"])
-    except (ValueError, KeyError, TypeError, binascii.Error) as err:
+    except (ValueError, KeyError, TypeError, RecursionError) as err:  # binascii's error is a ValueError
         raise InvalidInputError("this is not a transaction token", hint="pass tx.token, or what vds tx begin printed") from err
     return Transaction.joined(find_handle(address, reopen), upload)
 
@@ -106,6 +116,7 @@ def upgrade_index(
     Raises:
         FormatError: the index is newer than this program.
         NotFoundError: the container is not a store.
+        AccessDeniedError: the role is not the owner of the tables; the hint says what is to be run.
     """
     from vds.index.migrate import upgrade  # here, since alembic takes a quarter of every start-up
 
@@ -114,11 +125,78 @@ def upgrade_index(
     record = find_format(blobs, read_only=False)
     if record is None:
         raise not_a_store(blobs.url)
-    database = _find_index(blobs, record, settings.index, read_only=False)
+    database = _find_index(blobs, record, settings.index, read_only=False, credential=credential)
     try:
         return upgrade(database)
     finally:
         database.close()
+
+
+def rebuild_index(
+    url: str | os.PathLike[str] | None = None,
+    *,
+    index: str | None = None,
+    credential: object = None,
+    show_progress: bool = True,
+) -> RebuildReport:
+    """Make a store's index anew from its container alone, and return what was made and what was missing.
+
+    No version changes. Whoever writes or collects through the old index is refused from then on; who reads goes on until the new
+    one is whole. A rebuild that was interrupted is begun again.
+
+    Args:
+        url: of the container; as `connect`.
+        index: where the new index is to be: a SQLAlchemy url, or `embedded`. None: VDS_INDEX, the settings, else where the store
+            says it is. The damaged file of a SQLite index is moved aside, not deleted.
+        credential: as `connect`.
+        show_progress: show progress on stderr.
+
+    Raises:
+        NotFoundError: the container is not a store.
+        FormatError: the index, or something in the container, is newer than this program.
+        ConflictError: another rebuild was begun after this one.
+        InvalidInputError: `index` names a file that is no index.
+        UnavailableError: the container or the database does not answer; the store needs another rebuild then.
+    """
+    from vds.ops.rebuild import NewIndex, rebuild  # here, since it needs alembic: a quarter of every start-up
+
+    settings = find_store_settings(None if url is None else os.fspath(url), index)
+    blobs = open_driver(settings.url, credential)
+    record = find_format(blobs, read_only=False)
+    if record is None:
+        raise not_a_store(blobs.url)
+    chosen = settings.index or record.index
+    is_embedded = chosen == EMBEDDED
+    if is_embedded:
+        database = Database(_embedded_path(blobs, record.store))
+    else:
+        database = _database(chosen, read_only=False, credential=credential)
+    new = NewIndex(database, chosen if is_embedded else database.address, socket.gethostname() if is_embedded else "")
+    try:
+        with open_progress(show_progress, "rebuild the index") as progress:
+            return rebuild(blobs, record, new, progress)
+    finally:
+        database.close()
+
+
+def find_grants(
+    access: Access, role: str, url: str | os.PathLike[str] | None = None, *, index: str | None = None, credential: object = None
+) -> Grants:
+    """Return what gives a role its rights on a store and its index; the database is not asked.
+
+    Raises:
+        InvalidInputError: it is no name for a role.
+        NotFoundError: no index was named, and the container, which then has to be read, is not a store.
+    """
+    settings = find_store_settings(None if url is None else os.fspath(url), index)
+    named = settings.index
+    blobs = open_driver(settings.url, credential)
+    if named is None:
+        record = find_format(blobs, read_only=True)
+        if record is None:
+            raise not_a_store(blobs.url)
+        named = record.index
+    return plan_grants(access, role, blobs.url, named)
 
 
 def reopen(address: Address) -> Doors:
@@ -132,8 +210,21 @@ def reopen(address: Address) -> Doors:
     return _open(blobs, record, own if is_same else address.index, read_only=address.read_only)
 
 
-def _open(blobs: BlobDriver, record: FormatRecord, setting: str | None, *, read_only: bool) -> Doors:
-    index = _find_index(blobs, record, setting, read_only=read_only)
+def _open_for_reading(url: str, index: str | None, credential: object) -> Doors:
+    blobs = open_driver(url, credential)
+    record = find_format(blobs, read_only=True)
+    if record is None:
+        raise not_a_store(blobs.url)
+    return _open(blobs, record, index, read_only=True, credential=credential)
+
+
+def _public(setting: str | None) -> str:
+    """Return an index as a store would name it; empty where none is set."""
+    return setting or "" if setting in (None, EMBEDDED) else Database(str(setting)).address
+
+
+def _open(blobs: BlobDriver, record: FormatRecord, setting: str | None, *, read_only: bool, credential: object = None) -> Doors:
+    index = _find_index(blobs, record, setting, read_only=read_only, credential=credential)
     return open_doors(blobs, index, record, _recorded(index, record, setting), read_only=read_only)
 
 
@@ -144,7 +235,7 @@ def _recorded(index: Database, record: FormatRecord, setting: str | None = None)
     return EMBEDDED if setting == EMBEDDED else index.address
 
 
-def _create(blobs: BlobDriver, setting: str | None) -> FormatRecord:
+def _create(blobs: BlobDriver, setting: str | None, credential: object) -> FormatRecord:
     if setting is None and not _is_private(blobs):
         raise InvalidInputError(
             f"{blobs.url} can be shared by many machines: say which index serves it",
@@ -161,17 +252,20 @@ def _create(blobs: BlobDriver, setting: str | None) -> FormatRecord:
     if setting in (None, EMBEDDED):
         make = lambda uid: Database(_embedded_path(blobs, uid))  # noqa: E731 - two one-line makers side by side
         return create_store(blobs, make, EMBEDDED)
-    database = _database(str(setting), read_only=False)
+    database = _database(str(setting), read_only=False, credential=credential)
     return create_store(blobs, lambda _: database, database.address)
 
 
-def _find_index(blobs: BlobDriver, record: FormatRecord, setting: str | None, *, read_only: bool) -> Database:
+def _find_index(
+    blobs: BlobDriver, record: FormatRecord, setting: str | None, *, read_only: bool, credential: object = None
+) -> Database:
     """Return the database that the setting, or else the store, names."""
     if setting == EMBEDDED and record.index != EMBEDDED:
         raise other_index(record, EMBEDDED)
     chosen = setting or record.index
     if chosen != EMBEDDED:
-        return _database(chosen, read_only=read_only)
+        database = _database(chosen, read_only=read_only, credential=credential)
+        return database if setting else _check_recorded(database, chosen)
     path = _embedded_path(blobs, record.store)
     if not path.exists():
         raise FormatError(
@@ -182,8 +276,27 @@ def _find_index(blobs: BlobDriver, record: FormatRecord, setting: str | None, *,
     return Database(path, read_only=read_only)
 
 
-def _database(url: str, *, read_only: bool) -> Database:
-    database = Database(url, read_only=read_only)
+def _check_recorded(database: Database, recorded: str) -> Database:
+    """Return the database that a store names, if it can be the store's: who may write to the container may write any name there.
+
+    Raises:
+        FormatError: vds never wrote it so (with a user, a file of passwords), or it is a file that would be made by being opened.
+    """
+    hint = "pass the index that serves the store, with --index or VDS_INDEX, or make it anew: vds index rebuild"
+    if database.address != recorded:
+        raise FormatError(f"the store names its index as {recorded!r}, which no vds writes", hint=hint)
+    if database.is_sqlite and not database.path.exists():
+        raise FormatError(f"the store's index is not on this machine: no {database.path}", hint=hint)
+    return database
+
+
+def _database(url: str, *, read_only: bool, credential: object) -> Database:
+    def ask(scope: str) -> str:
+        from vds.blobs.entra import ask_token  # here, since the Azure SDK takes half a second to load
+
+        return ask_token(credential, scope)
+
+    database = Database(url, read_only=read_only, login=find_token_login(url, ask, os.environ))
     if database.is_sqlite:
         _refuse_network(database.path.parent)
     return database

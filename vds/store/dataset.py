@@ -10,10 +10,11 @@ from typing import Literal
 from vds.engine.resolve import Resolution, get_dataset, resolve
 from vds.errors import InvalidInputError
 from vds.index.database import Connection
-from vds.index.datasets import DatasetRow, EventKind, ReleaseRow, find_release, list_releases, list_tags
-from vds.index.stores import read_namespace
-from vds.index.versions import get_version
+from vds.index.datasets import DatasetRow, ReleaseRow, find_release, list_releases, list_tags
+from vds.index.stores import NamespaceRow, read_namespace
+from vds.index.versions import VersionRow, get_version
 from vds.model.digest import Digest
+from vds.model.event import EventKind
 from vds.model.moment import moment_of
 from vds.model.path import EntryPath, join
 from vds.model.ref import LATEST, SCHEME, DatasetRef, parse_int, parse_name, parse_release, parse_tag
@@ -114,7 +115,7 @@ class Dataset:
             labels=labels,
             author=self._handle.intent().author,
         )
-        return self._release(row)
+        return self._shown(row, target.namespace, target.version)
 
     def tag(
         self,
@@ -237,5 +238,8 @@ class Dataset:
         with self._handle.doors.index.read() as connection:
             namespace = read_namespace(connection, row.namespace_id)
             version = get_version(connection, namespace, row.version)
+        return self._shown(row, namespace, version)
+
+    def _shown(self, row: ReleaseRow, namespace: NamespaceRow, version: VersionRow) -> Release:
         view = Version(self._handle, Resolution(namespace, version, row, row.path, True), join(row.path, ""))
         return Release(self.name, row.number, view, moment_of(row.created_us), row.author, row.description, row.labels)

@@ -44,11 +44,21 @@ class Address:
 
 
 class Handle:
-    """A way to a store, open or to be opened."""
+    """A way to a store, open or to be opened.
 
-    def __init__(self, address: Address, opener: Opener, doors: Doors | None = None) -> None:
+    Args:
+        address: of the store.
+        opener: opens it, in this process and in others.
+        doors: of the store, when it is open.
+        open_here: opens it in this process, with what is secret and does not travel; None: as `opener` does.
+    """
+
+    def __init__(
+        self, address: Address, opener: Opener, doors: Doors | None = None, *, open_here: Callable[[], Doors] | None = None
+    ) -> None:
         self.address = address
         self._opener = opener
+        self._open_here = open_here
         self._doors = doors
         self._blobs: BlobDriver | None = None
         self._lock = threading.Lock()
@@ -64,7 +74,7 @@ class Handle:
             return doors
         with self._lock:
             if self._doors is None:
-                self._doors = self._opener(self.address)
+                self._doors = self._opener(self.address) if self._open_here is None else self._open_here()
             return self._doors
 
     def open_again(self) -> None:

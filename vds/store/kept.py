@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from vds.engine.doors import Doors
 from vds.errors import UnavailableError
 from vds.files.cache import open_cache
 from vds.files.localmanifest import read_facts
@@ -15,11 +16,11 @@ from vds.store.version import Version
 _NAMED_MAX = 10
 
 
-def find_offline(address: Address, opener: Opener) -> Handle | None:
+def find_offline(address: Address, opener: Opener, open_here: Callable[[], Doors]) -> Handle | None:
     """Return a way to the versions of a store that are kept here, which opens the store when anything else is asked; or None."""
     if not any(True for _ in _kept(address.url)):
         return None
-    handle = Handle(address, opener)
+    handle = Handle(address, opener, open_here=open_here)
     handle.is_offline = True
     return handle
 
@@ -58,9 +59,13 @@ def _kept(url: str) -> Iterator[tuple[str, int, str]]:
     cache = open_cache()
     for path in cache.manifests() if cache is not None else []:
         facts = read_facts(path)
-        if facts is not None and facts.get("url") == url:
-            version = facts["version"]
-            yield facts["namespace"], version["number"], str(Digest.from_raw(bytes.fromhex(version["digest"])))
+        if facts is None or facts.get("url") != url:
+            continue
+        try:
+            found = str(facts["namespace"]), int(facts["version"]["number"]), str(Digest(f"b3:{facts['version']['digest']}"))
+        except (KeyError, TypeError, ValueError):
+            continue  # no file of ours: nothing in it was checked
+        yield found
 
 
 def _not_kept(handle: Handle) -> UnavailableError:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from vds.engine.commit import CommitRequest, ObjectsGoneError, commit, foresee
+from vds.engine.commit import CommitRequest, ObjectsGoneError, commit, foresee, looking_back
 from vds.engine.doors import Doors
 from vds.engine.namespaces import get_namespace
 from vds.engine.outbox import Tally
@@ -195,7 +195,8 @@ class Namespace:
             committed = _carry_out(doors, opened, made.request(doors, opened, intent), dry_run=dry_run)
         result = self._result(opened, committed, made.left, prefix, started, dry_run=dry_run)
         end = committed.number + (0 if committed.created else 1)
-        left = find_tags_left(doors, opened.namespace, target.number + 1, end, committed.number)
+        with looking_back(committed, opened.upload.commit_id):
+            left = find_tags_left(doors, opened.namespace, target.number + 1, end, committed.number)
         result.tags_left_behind.extend(left)
         return result
 
@@ -216,7 +217,9 @@ class Namespace:
             committed = _carry_out(doors, opened, made.request(doors, opened, intent), dry_run=dry_run)
         result = self._result(opened, committed, made.left, EntryPath(""), started, dry_run=dry_run)
         end = committed.number + (0 if committed.created else 1)
-        result.tags_left_behind.extend(find_tags_left(doors, opened.namespace, target.number, end, committed.number))
+        with looking_back(committed, opened.upload.commit_id):
+            left = find_tags_left(doors, opened.namespace, target.number, end, committed.number)
+        result.tags_left_behind.extend(left)
         return result
 
     def latest(self) -> Version:
@@ -336,8 +339,10 @@ class Namespace:
         dry_run: bool = False,
     ) -> UploadResult:
         sent = tally or Tally()
+        with looking_back(committed, opened.upload.commit_id):
+            version = self._version(Point(number=committed.number))
         return UploadResult(
-            version=self._version(Point(number=committed.number)),
+            version=version,
             created=committed.created,
             created_namespace=opened.created_namespace,
             target_path=target,

@@ -67,7 +67,7 @@ class Pinned:
         self._has_looked = False
         self._lookups = 0
         self._lock = threading.RLock()
-        self.index_view = IndexView(lambda: self.doors, lambda: self.at)
+        self.index_view: View = IndexView(lambda: self.doors, lambda: self.at)
         _alive.add(self)
 
     def forget_parent(self) -> None:
@@ -215,7 +215,7 @@ class Pinned:
             "store": doors.store.uid,
             "url": self.handle.address.url,
             "namespace": self.name,
-            "version": _facts_of(self.resolution.version),
+            "version": facts_of(self.resolution.version),
         }
         with doors.index.read() as connection, doors.index.read() as other:
             write_manifest(
@@ -239,7 +239,8 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _facts_of(row: VersionRow) -> dict[str, Any]:
+def facts_of(row: VersionRow) -> dict[str, Any]:
+    """Return what is known of a version, as its local manifest keeps it."""
     content_digest = None if row.content_digest is None else row.content_digest.hex()
     raw = {"digest": row.digest.hex(), "parent": row.parent.hex(), "content_digest": content_digest}
     plain = {name: getattr(row, name) for name in _PLAIN}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -18,13 +20,22 @@ from vds.model.digest import Digest
 from vds.model.moment import moment_of
 from vds.model.path import EntryPath
 from vds.model.ref import Point, parse_ref_path
+from vds.ops.collect import GRACE_HOURS, MAX_SHARE, CollectReport, CollectTerms, collect
 from vds.ops.doctor import Report, examine
+from vds.ops.erase import EraseReport, erase
+from vds.ops.expire import ExpireReport
+from vds.ops.fsck import FsckReport, FsckTerms, fsck
+from vds.ops.mending import MendTerms, mend
 from vds.ops.now import now
+from vds.ops.uncollect import UndoReport, uncollect
+from vds.progress import open_progress
+from vds.store.copies import open_copies
 from vds.store.dataset import Dataset
 from vds.store.handle import Handle
 from vds.store.namespace import Namespace, NamespaceInfo
 from vds.store.source import find_version
 from vds.store.transaction import Transaction
+from vds.store.upkeep import digest_of, expire_versions, rules_of
 from vds.store.version import Version
 
 
@@ -197,6 +208,157 @@ class Store:
     def doctor(self, write_test: bool = False) -> Report:
         """Check that everything this store needs works, and say what to do about what does not."""
         return examine(self._handle.doors, write_test=write_test)
+
+    def fsck(
+        self,
+        *,
+        structure: bool = True,
+        chain: bool = False,
+        sample: float | None = None,
+        shard: tuple[int, int] | None = None,
+        full: bool = False,
+        repair: bool = False,
+        repair_from: str | os.PathLike[str] | None = None,
+        replace_damaged: bool = False,
+        seed: str = "",
+        resume: bool = True,
+        show_progress: bool = True,
+        dry_run: bool = False,
+    ) -> FsckReport:
+        """Check the store: that index, records and blobs agree, and with more time that all bytes are what they must be.
+
+        What is found is reported, never raised. Damaged objects are noted in the index, unless it is opened for reading: they are
+        not counted on any more, so that uploading such a file again brings its content back, and nothing is collected meanwhile.
+
+        Args:
+            structure: index, records and listing: a request for each record, one for 5 000 blobs, some walks through the index.
+            chain: read every change list too, and hold what they add up to against the entries of each version.
+            sample: read the bytes of this share of the blobs.
+            shard: `(3, 7)` reads those of the third of seven parts, the same whenever it is asked for.
+            full: read all bytes.
+            repair: write records and lists that are missing again from the index, and forget damaged objects nobody needs.
+            repair_from: a directory of files, or the url of another container: what is lost here and good there is copied.
+            replace_damaged: with a repair, delete records and lists that are damaged, when good ones are at hand.
+            seed: chooses the sample again as it was chosen before.
+            resume: go on where a killed `full` or `shard` was on this machine.
+            show_progress: show progress on stderr.
+            dry_run: write nothing; say what a repair could mend.
+
+        Raises:
+            InvalidInputError: there is no such share, shard or place.
+            ConflictError: the same long check runs on this machine.
+            AccessDeniedError: a repair of a store that was opened for reading.
+        """
+        terms = FsckTerms(structure, chain, sample, shard, full, seed, resume, dry_run).check()
+        doors = self._handle.doors
+        mends = repair or repair_from is not None or replace_damaged
+        if mends and not dry_run:
+            doors.check_writable()
+        with open_copies(repair_from) as copies, open_progress(show_progress, "fsck") as progress:
+            mender = partial(mend, terms=MendTerms(copies, replace_damaged)) if mends else None
+            return fsck(doors, terms, progress, mend=mender)
+
+    def expire(
+        self,
+        names: str | Sequence[str] | None = None,
+        *,
+        keep_last: int | None = None,
+        keep_daily: int | None = None,
+        keep_weekly: int | None = None,
+        keep_within: str | timedelta | None = None,
+        keep_tagged: bool = True,
+        reason: str = "",
+        dry_run: bool = True,
+    ) -> ExpireReport:
+        """Take the names of old versions away; their bytes are `gc`'s to take, and can be brought back until then.
+
+        Args:
+            names: namespaces, or single versions such as `team/raw@12`. None: every namespace that the rules are for.
+            keep_last: keep this many of the newest versions of each. Without any such rule the policies of vds.toml count.
+            keep_daily: the newest one of each of this many days that have one, in UTC.
+            keep_weekly: likewise of weeks.
+            keep_within: what is younger than this, such as `30d`.
+            keep_tagged: keep every version that a release names. If False, only those that a tag shows. One that is named itself
+                expires whatever names it, but never the newest.
+            reason: why; recorded in the store's log.
+            dry_run: only say what would expire, and how many bytes only those versions keep.
+
+        Raises:
+            NotFoundError: a namespace or version is not there, or nothing says which versions of it to keep.
+            InvalidInputError: a rule is none, or the newest version is named.
+        """
+        rules = rules_of(
+            keep_last=keep_last,
+            keep_daily=keep_daily,
+            keep_weekly=keep_weekly,
+            keep_within=keep_within,
+            keep_tagged=keep_tagged,
+        )
+        return expire_versions(self._handle, names, rules, reason=reason, dry_run=dry_run)
+
+    def gc(
+        self,
+        dry_run: bool = True,
+        *,
+        grace_hours: float = GRACE_HOURS,
+        max_share: float = MAX_SHARE,
+        repack: bool = True,
+        show_progress: bool = True,
+    ) -> CollectReport:
+        """Collect the bytes that no version needs: condemn them, and delete what was condemned longer ago than the grace.
+
+        Safe beside any number of writers and collectors. What it will delete is in the store's log before it is deleted.
+
+        Args:
+            dry_run: only say what would be done.
+            grace_hours: how long condemned bytes can be brought back with `undo_gc`.
+            max_share: the share of the store's bytes that one run may take.
+            repack: make packs that are mostly dead anew.
+            show_progress: show progress on stderr.
+
+        Raises:
+            InvalidInputError: more than the share would go; nothing was done.
+            FormatError: the index is older than its store, or was replaced; nothing was done.
+            CorruptionError: journal and index disagree, something is damaged or missing; nothing was deleted.
+        """
+        author = "" if dry_run else self._handle.intent().author
+        terms = CollectTerms(grace_hours=grace_hours, max_share=max_share, repacks=repack, author=author)
+        with open_progress(show_progress, "gc") as progress:
+            return collect(self._handle.doors, terms, progress, dry_run=dry_run)
+
+    def undo_gc(self, dry_run: bool = False) -> UndoReport:
+        """Bring back what `gc` has only condemned, and the versions that expired since it last deleted anything of theirs.
+
+        Raises:
+            FormatError, CorruptionError: as `gc`; nothing was done.
+        """
+        author = "" if dry_run else self._handle.intent().author
+        return uncollect(self._handle.doors, author=author, dry_run=dry_run)
+
+    def erase(self, digest: str | Digest, *, reason: str = "", dry_run: bool = True, show_progress: bool = True) -> EraseReport:
+        """Destroy one content for ever, in all versions that hold it; it cannot be undone.
+
+        The versions and their digests stay. Whoever reads such a file is told who erased it, when and why, and nobody can upload
+        the content again. Caches of other machines, exports and copies of the container are not reached.
+
+        Args:
+            digest: of the content, `b3:` and 64 digits.
+            reason: why; needed.
+            dry_run: only say which files have it.
+            show_progress: show progress on stderr.
+
+        Raises:
+            InvalidInputError: no reason is given, or it is no digest.
+            NotFoundError: the store never had it.
+            CorruptionError: a part of the container cannot be read, so that nobody can say whether a copy is there.
+        """
+        wanted = digest_of(digest)
+        author = "" if dry_run else self._handle.intent().author
+        with open_progress(show_progress, "erase") as progress:
+            report = erase(self._handle.doors, wanted, author=author, reason=reason, progress=progress, dry_run=dry_run)
+        if not dry_run and self._handle.cache is not None:
+            self._handle.cache.drop_object(wanted.raw)
+        return report
 
     def _transactions(self) -> Iterator[TransactionInfo]:
         doors = self._handle.doors

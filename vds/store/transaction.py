@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from types import TracebackType
 
-from vds.engine.commit import commit
+from vds.engine.commit import commit, looking_back
 from vds.engine.resolve import resolve_point
 from vds.engine.session import TTL_HOURS, Freshness, Intent, Session, drop, open_session
 from vds.errors import ConflictError, UnavailableError
@@ -195,7 +195,8 @@ class Transaction(Writer):
             plan = ops.TransactionPlan(gathered.area, gathered.upload.base)
             committed = commit(doors, plan.request(doors, gathered, intent))
             self._close_sender()
-            version = Version(self._handle, resolve_point(doors, self.namespace, Point(number=committed.number)))
+            with looking_back(committed, self._opened.upload.commit_id):
+                version = Version(self._handle, resolve_point(doors, self.namespace, Point(number=committed.number)))
             self.result = UploadResult(
                 version=version,
                 created=committed.created,

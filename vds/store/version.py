@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 from vds.engine.doors import Doors
 from vds.engine.resolve import Resolution, resolve_point
 from vds.engine.view import View
-from vds.errors import DownloadError, InvalidInputError
+from vds.errors import DownloadError, InvalidInputError, VdsError
 from vds.index.entries import At, read_changes_between
 from vds.index.stores import NamespaceRow
 from vds.index.versions import VersionRow
 from vds.model.digest import Digest
-from vds.model.entry import Change
+from vds.model.entry import Change, Entry
 from vds.model.path import directory_path, join, relative_to
 from vds.model.patterns import PathFilter, Patterns, path_filter
 from vds.model.ref import Point
@@ -255,7 +255,12 @@ class Version(VersionFiles):
     @property
     def _objects(self) -> ObjectSource:
         """Where objects stand by what the index says now."""
-        return ObjectSource(self._handle.blobs, lambda entries: self._pinned.index_view.places(self._rows_of(entries)))
+        view = self._pinned.index_view
+        return ObjectSource(self._handle.blobs, lambda entries: view.places(self._rows_of(entries)), missing=self._missing)
+
+    def _missing(self, entry: Entry) -> VdsError:
+        [row] = self._rows_of([entry])
+        return self._pinned.index_view.missing(row)
 
     def _placed(self, place: Callable[[ObjectSource], T], wanted: PathFilter, *, is_linked: bool) -> T:
         """Do what brings files to this machine, through its cache, and keep the list of a whole version's files with them.
@@ -270,7 +275,13 @@ class Version(VersionFiles):
         def source(view: View) -> ObjectSource:
             find = lambda entries: view.places(self._rows_of(entries))  # noqa: E731 - one line, used once
             return ObjectSource(
-                contents.driver, find, contents.cache, contents.store_uid, keeps=contents.cache is not None, is_linked=is_linked
+                contents.driver,
+                find,
+                contents.cache,
+                contents.store_uid,
+                keeps=contents.cache is not None,
+                is_linked=is_linked,
+                missing=self._missing,
             )
 
         view, index_view = self._pinned.view, self._pinned.index_view

@@ -15,6 +15,7 @@ import vds
 from tests.unit.store.trees import WatchedDriver, files_of, write_tree
 from vds.engine import commit as commit_module
 from vds.engine import journal as journal_module
+from vds.engine import listspool as listspool_module
 from vds.engine import namespaces as namespaces_module
 from vds.engine.commit import ObjectsGoneError
 from vds.engine.doors import Doors
@@ -309,8 +310,8 @@ class TestChangeLists:
     def test_one_too_long_for_memory_is_the_same(self, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         tree = write_tree(tmp_path / "many", {f"{number:03}": b"%d" % number for number in range(300)})
         monkeypatch.setattr(commit_module, "INLINE_CHANGES_BYTES_MAX", 100)
-        monkeypatch.setattr(commit_module, "SPOOL_BYTES_MAX", 1)
-        monkeypatch.setattr(commit_module, "SPOOL_READ_BYTES", 7)
+        monkeypatch.setattr(listspool_module, "SPOOL_BYTES_MAX", 1)
+        monkeypatch.setattr(listspool_module, "SPOOL_READ_BYTES", 7)
         version = store.namespace("team/raw").upload(tree).version
         assert files_of(version) == {f"{number:03}": b"%d" % number for number in range(300)}
         assert version.verify().ok
@@ -327,8 +328,8 @@ class TestChangeLists:
             def rollover(self) -> None:
                 raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(commit_module, "SPOOL_BYTES_MAX", 1000)
-        monkeypatch.setattr(commit_module, "SpooledTemporaryFile", FullDisk)
+        monkeypatch.setattr(listspool_module, "SPOOL_BYTES_MAX", 1000)
+        monkeypatch.setattr(listspool_module, "SpooledTemporaryFile", FullDisk)
         namespace = store.namespace("team/raw")
         tree = write_tree(tmp_path / "many", {f"{number:04}": b"%d" % number for number in range(200)})
         with pytest.raises(NoSpaceError, match="No space left on device") as caught:

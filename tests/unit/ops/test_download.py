@@ -338,7 +338,7 @@ def test_exactly_the_damaged_and_missing_are_named_and_the_rest_is_there(tmp_pat
     assert tree(tmp_path) == {"a": b"aaaa", "c": b"cccc"}
     assert sorted(caught.value.failures) == ["b", "lost"]
     assert "is corrupt" in caught.value.failures["b"]
-    assert "has no placement of 9 bytes" in caught.value.failures["lost"]
+    assert "there is no place of object b3:" in caught.value.failures["lost"]
     assert "2 files could not be downloaded" in str(caught.value)
 
 

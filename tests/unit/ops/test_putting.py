@@ -178,7 +178,7 @@ def test_an_object_without_a_place_fails_alone() -> None:
     target = FakeBlobs(stored)
     outcome = put_entries(stored.source, target, entries, {}, Counting())
     assert list(outcome.failures) == ["a"]
-    assert "has no placement of 1 bytes" in outcome.failures["a"]
+    assert "there is no place of object b3:" in outcome.failures["a"]
     assert target.files == {"b": b"b"}
 
 

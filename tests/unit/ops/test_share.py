@@ -87,7 +87,7 @@ def test_nothing_to_share(stored: Signing) -> None:
 def test_an_object_without_a_place(stored: Signing) -> None:
     entries = stored.version({"a": LARGE})
     stored.placements.clear()
-    with pytest.raises(CorruptionError, match="'a': the index has no place of object b3:"):
+    with pytest.raises(CorruptionError, match="'a': there is no place of object b3:"):
         share(stored.source, entries)
 
 

@@ -1,0 +1,110 @@
+"""What must hold of a site whatever went wrong on it, told from its container and its index alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blake3 import blake3
+
+import vds
+from tests.fault.every_flow import Site
+from tests.support import Checker, Entries
+from vds.blobs.driver import BlobDriver
+
+GARBAGE = ("packs/", "objects/", "changes/", "checkpoints/")
+
+
+def look(site: Site) -> dict[str, Any]:
+    """Open the store, as whoever comes next does, check what must hold then, and return what a user sees of it."""
+    with site.place.connect() as store:
+        seen = describe(store)
+    check(site)
+    return seen
+
+
+def describe(store: vds.Store) -> dict[str, Any]:
+    """Return what a user sees of a store, without times and ids."""
+    return {
+        "versions": {
+            info.name: [
+                (version.number, version.operation, version.file_count, version.size_bytes)
+                for version in store.namespace(info.name).log()
+            ]
+            for info in store.namespaces()
+        },
+        "events": {
+            info.name: [(event.kind, event.tag, event.release) for event in store.dataset(info.name).history()]
+            for info in store.datasets()
+        },
+    }
+
+
+def check(site: Site) -> None:
+    """Check what must hold at any time of a store that was opened a moment ago.
+
+    Nothing waits in the queue. Numbers are dense, records are chained, and what they add up to is what the index says of every
+    version that is kept; intervals of a path do not overlap. What was acknowledged is there, and each commit once. What the
+    index takes for live is in the container, as long and with the etag it knows; all entries are placed there and their bytes
+    are what their digests name, unless they were erased.
+    """
+    query = site.index.query
+    assert query("SELECT line, number FROM journal_queue") == []
+    blobs = site.place.blobs()
+    held = {blob.key: (blob.size_bytes, blob.etag) for blob in blobs.list_blobs()}
+    live = {key: (size_bytes, etag) for key, size_bytes, etag in query("SELECT key, size_bytes, etag FROM blob WHERE state = 'live'")}
+    wrong = {key: (known, held.get(key)) for key, known in live.items() if known != held.get(key)}
+    assert not wrong, wrong
+    _check_objects(site, blobs)
+    commits = [row[0] for row in query("SELECT commit_id FROM version")]
+    assert len(set(commits)) == len(commits)
+    for name, namespace_id in query("SELECT name, id FROM namespace"):
+        _check_namespace(site, name, namespace_id)
+    blobs.close()
+
+
+def _check_namespace(site: Site, name: str, namespace_id: int) -> None:
+    checker = Checker(site.place, name)
+    checker._read_journal()
+    of = f"WHERE namespace_id = {namespace_id}"
+    versions = site.index.query(f"SELECT number, digest, file_count, expired_us IS NULL FROM version {of} ORDER BY number")
+    rows = site.index.query(f"SELECT path, first_version, end_version, digest FROM entry {of} ORDER BY path, first_version")
+    assert [row[0] for row in versions] == list(range(1, len(checker.state)))
+    ends = dict[str, int]()
+    for path, first, end, _ in rows:
+        assert ends.get(path, 0) <= first, path
+        ends[path] = end
+    for number, digest, file_count, is_kept in versions:
+        assert bytes(digest) == checker.state[number][0], number
+        if is_kept:
+            found: Entries = {path: "b3:" + bytes(raw).hex() for path, first, end, raw in rows if first <= number < end}
+            assert found == checker.state[number][1], number
+            assert len(found) == file_count
+    acknowledged = [number for namespace, number in site.acknowledged if namespace == name]
+    assert max(acknowledged, default=0) < len(checker.state), "an acknowledged version is gone"
+
+
+def _check_objects(site: Site, blobs: BlobDriver) -> None:
+    placed = site.index.query(
+        "SELECT DISTINCT e.digest, e.size_bytes, b.key, o.offset_bytes, o.length_bytes, b.state, x.digest IS NOT NULL FROM entry e"
+        " LEFT JOIN object o ON o.store_id = e.store_id AND o.digest = e.digest LEFT JOIN blob b ON b.id = o.blob_id"
+        " LEFT JOIN erased x ON x.store_id = e.store_id AND x.digest = e.digest WHERE e.size_bytes > 0"
+    )
+    for digest, size_bytes, key, offset_bytes, length_bytes, state, is_erased in placed:
+        what = (bytes(digest).hex(), key, state)
+        assert is_erased == (key is None), what
+        if not is_erased:
+            assert state == "live", what
+            assert length_bytes == size_bytes, what
+            assert blake3(blobs.read_range(key, offset_bytes, length_bytes)).digest() == bytes(digest), what
+
+
+def check_garbage(site: Site, store: vds.Store) -> None:
+    """Check that collection leaves nothing that nobody needs, once whatever failed is taken for dead."""
+    with site.place.database().read() as connection:
+        assert connection
+    for _ in range(2):
+        store.gc(dry_run=False, grace_hours=0, max_share=1, show_progress=False)
+    blobs = site.place.blobs()
+    held = {blob.key for blob in blobs.list_blobs() if blob.key.startswith(GARBAGE)}
+    live = {row[0] for row in site.index.query("SELECT key FROM blob WHERE state = 'live'")}
+    assert held == live
