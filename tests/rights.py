@@ -1,4 +1,4 @@
-"""A store that its owner let readers, writers and collectors in to, each with its own rights and no more; and all that can be read.
+"""A store whose owner let readers, writers and collectors in, each with its own rights and no more; and all that can be read.
 
 On PostgreSQL each is a role that has run nothing but what `vds index grants` prints for it; its driver refuses what its role in
 Azure would.

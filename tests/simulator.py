@@ -79,7 +79,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request: the `number`-th since the log was begun; a listing's key is its prefix.
+    """One request: the `number`-th since `begin_log`; a listing's key is its prefix.
 
     Attributes:
         nth: which one it is, since then, of those with its name and area.
@@ -149,7 +149,8 @@ class Service:
 
     Attributes:
         plan: decides what goes wrong; may be set at any time.
-        log: every request, in order; a list to clear at will.
+        fired: how many calls went wrong since `begin_log`.
+        log: every request since `begin_log`, in order.
         now_s: virtual time.
     """
 
@@ -157,12 +158,20 @@ class Service:
         self.name = name
         self.plan = plan
         self.log: list[Call] = []
+        self.fired = 0
         self.now_s = 0.0
         self._container = MemoryDriver(name)._container
         self._deleted: dict[str, list[Any]] = {}
         self._late: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
+        self._alike: Counter[tuple[str, str, int]] = Counter()
         self._lock = threading.Lock()
+
+    def begin_log(self) -> None:
+        """Count calls from here on."""
+        self.log.clear()
+        self._alike.clear()
+        self.fired = 0
 
     def serve(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Have every driver opened for `memory://NAME` from now on ask this service."""
@@ -178,10 +187,11 @@ class Service:
         """Make one request, or let it go wrong."""
         with self._lock:
             call = Call(len(self.log) + 1, name, key)
-            alike = sum(other.place[:2] == call.place[:2] for other in self.log)
-            call = replace(call, nth=alike + 1)
+            self._alike[call.place] += 1
+            call = replace(call, nth=self._alike[call.place])
             call = replace(call, fault=self.plan(call))
             self.log.append(call)
+            self.fired += call.fault is not None
         assert call.fault is None or call.fault.kind in kinds_of(name), call
         self.advance(REQUEST_S)
         try:

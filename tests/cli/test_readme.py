@@ -31,7 +31,7 @@ def environment(home: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_the_shell_sessions_of_the_readme_run(tmp_path: Path) -> None:
-    for sign, count in (("vds init ./store", 8), ("vds lock customers:prod", 5)):
+    for sign, count in (("vds init ./store", 8), ("vds lock customers:prod", 5), ("vds expire team/raw", 8)):
         block = next(block for block in blocks("console") if sign in block)
         lines = [line for line in shell_lines(block) if not line.startswith("pip ")]
         assert len(lines) >= count
@@ -43,6 +43,7 @@ def test_the_shell_sessions_of_the_readme_run(tmp_path: Path) -> None:
     assert (tmp_path / "data" / "a.txt").read_text() == "hello\n"
     assert (tmp_path / "work" / "a.txt").read_text() == "hello\n"
     assert "customers:prod" in (tmp_path / "vds.lock").read_text()
+    assert (tmp_path / "rescued" / "a.txt").read_text() == "hello\n"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A scripted use of a whole store, whose every step can begin anew from a copy of the store as it was."""
+"""A scripted use of a whole store, in steps that can each be made again after they went wrong."""
 
 from __future__ import annotations
 
@@ -29,8 +29,6 @@ WRITTEN = b"personal data"
 INLINE_CHANGES_BYTES_MAX = 400
 """Such a length that the change list of the first version is a blob, and that of a copy is not."""
 
-Acknowledged = set[tuple[str, int]]
-
 
 @dataclass
 class Site:
@@ -44,8 +42,8 @@ class Site:
     sql: SqlFaults
     index: Index
     work: Path
-    acknowledged: Acknowledged = field(default_factory=set)
-    _saved: dict[str, tuple[Saved, Acknowledged]] = field(default_factory=dict)
+    acknowledged: set[tuple[str, int]] = field(default_factory=set)
+    _saved: dict[str, tuple[Saved, set[tuple[str, int]]]] = field(default_factory=dict)
 
     @property
     def place(self) -> Place:
@@ -79,8 +77,20 @@ class Site:
         self.sql.plan = None
 
 
-def nothing(site: Site, store: vds.Store) -> None:
-    """Do no more than to open the store."""
+def make(site: Site) -> vds.Store:
+    """Make the store."""
+    return site.place.connect(create=True)
+
+
+def open_(site: Site) -> vds.Store:
+    """Open it."""
+    return site.place.connect()
+
+
+def rebuild(site: Site) -> vds.Store:
+    """Make its index anew, and open it."""
+    vds.rebuild_index(site.place.url, index=site.place.index, show_progress=False)
+    return site.place.connect()
 
 
 def upload(site: Site, store: vds.Store) -> None:
@@ -89,7 +99,7 @@ def upload(site: Site, store: vds.Store) -> None:
 
 
 def transaction(site: Site, store: vds.Store) -> None:
-    """Write in two parts and by a stream, and remove."""
+    """Write in two parts and by a stream, and remove a directory."""
     with store.namespace(RAW).transaction("several changes") as tx:
         with tx.part("one") as part:
             part.write_bytes("t/bytes", WRITTEN)
@@ -132,6 +142,23 @@ def untag(site: Site, store: vds.Store) -> None:
         store.dataset(DATASET).untag("first")
 
 
+def interrupt(site: Site, store: vds.Store) -> None:
+    """Leave a version committed that no record shows, as a writer does that dies before it writes the record."""
+    site.service.plan = lambda call: Fault("refused") if (call.name, call.area) == ("put_if_absent", "journal") else None
+    with pytest.raises(OutcomeUnknownError):
+        store.namespace(RAW).upload(site.tree("again", {"a": b"one more"}), show_progress=False)
+    site.mend()
+
+
+def nothing(site: Site, store: vds.Store) -> None:
+    """Do no more than to open the store."""
+
+
+def verify(site: Site, store: vds.Store) -> None:
+    """Check every object of a version."""
+    assert store.namespace(GOOD).latest().verify().ok
+
+
 def expire(site: Site, store: vds.Store) -> None:
     """Expire all but the newest version and what is released."""
     store.expire(RAW, keep_last=1, reason="old", dry_run=False)
@@ -162,17 +189,10 @@ def erase(site: Site, store: vds.Store) -> None:
     store.erase(f"b3:{blake3(WRITTEN).hexdigest()}", reason="asked for", dry_run=False, show_progress=False)
 
 
-def verify(site: Site, store: vds.Store) -> None:
-    """Check every object of a version."""
-    assert store.namespace(GOOD).latest().verify().ok
-
-
-def interrupt(site: Site, store: vds.Store) -> None:
-    """Leave a version committed that no record shows, as a writer does that dies before it writes the record."""
-    site.service.plan = lambda call: Fault("refused") if (call.name, call.key[:8]) == ("put_if_absent", "journal/") else None
-    with pytest.raises(OutcomeUnknownError):
-        store.namespace(RAW).upload(site.tree("again", {"a": b"one more"}), show_progress=False)
-    site.mend()
+def fsck(site: Site, store: vds.Store) -> None:
+    """Check everything there is; what is found once and not again was on the way."""
+    if not store.fsck(full=True, chain=True, resume=False, show_progress=False).ok:
+        assert store.fsck(full=True, chain=True, resume=False, show_progress=False).ok
 
 
 class Step(NamedTuple):
@@ -180,20 +200,22 @@ class Step(NamedTuple):
 
     Attributes:
         run: does it, with the store open; again after an error, it does what is left to do.
-        opens: whether opening the store is the step.
-        is_one: whether it shows all at once, or else not at all.
+        begin: opens the store.
+        is_begun: whether that is part of the step.
+        is_one: whether the step shows all at once, or else not at all.
         prepare: brings the site into the state that the step begins with.
     """
 
     name: str
     run: Callable[[Site, vds.Store], None]
-    opens: bool = False
+    begin: Callable[[Site], vds.Store] = open_
+    is_begun: bool = False
     is_one: bool = True
     prepare: Callable[[Site, vds.Store], None] | None = None
 
 
 STEPS = [
-    Step("make", nothing, opens=True),
+    Step("make", nothing, make, is_begun=True),
     Step("upload", upload),
     Step("transaction", transaction),
     Step("copy", copy),
@@ -202,7 +224,7 @@ STEPS = [
     Step("register", register),
     Step("tag", tag),
     Step("untag", untag),
-    Step("open", nothing, opens=True, prepare=interrupt),
+    Step("open", nothing, is_begun=True, prepare=interrupt),
     Step("verify", verify),
     Step("expire", expire),
     Step("foresee", foresee),
@@ -210,4 +232,6 @@ STEPS = [
     Step("undo", undo, is_one=False),
     Step("collect", collect, prepare=expire),
     Step("erase", erase),
+    Step("fsck", fsck),
+    # Step("rebuild", nothing, rebuild, is_begun=True),
 ]

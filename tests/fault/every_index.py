@@ -32,6 +32,10 @@ class Index(Protocol):
         """Return the rows of a statement."""
         ...
 
+    def execute(self, statement: str) -> None:
+        """Execute a statement that changes something."""
+        ...
+
 
 @dataclass
 class SqliteIndex:
@@ -59,6 +63,11 @@ class SqliteIndex:
         with closing(sqlite3.connect(self.path)) as connection:
             return connection.execute(statement).fetchall()
 
+    def execute(self, statement: str) -> None:
+        """Execute with a connection of its own."""
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+            connection.execute(statement)
+
     def _check_closed(self) -> None:
         # The last connection takes the write-ahead log with it: one that is there belongs to a connection that was left open.
         assert not self.path.with_name(self.path.name + "-wal").exists()
@@ -83,10 +92,16 @@ class PostgresIndex:
         with psycopg.connect(self.url) as connection:
             return connection.execute(statement.encode()).fetchall()
 
-    def drop(self, name: str) -> None:
-        """Drop a copy."""
+    def execute(self, statement: str) -> None:
+        """Execute with a connection of its own."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def drop_copies(self) -> None:
+        """Drop all that was put aside."""
         with psycopg.connect(self._server_url, autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE IF EXISTS {self._name}_{name} WITH (FORCE)".encode())
+            for (name,) in connection.execute("SELECT datname FROM pg_database WHERE datname LIKE %s", [f"{self._name}_%"]):
+                connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
     @property
     def _name(self) -> str:

@@ -2,14 +2,15 @@
 
 It sits below SQLAlchemy, at the driver's own connections, so that statements which vds gives straight to them are seen too. A
 statement is whatever is executed, BEGIN and COMMIT included, a COPY, the next rows of a server's cursor, and the making of a
-connection; a ROLLBACK always succeeds, as it does when the server undoes what a lost connection had begun, and so do the ends of a
-reading transaction in SQLite, which touch no file.
+connection; a ROLLBACK always succeeds, as it does when the server undoes what a lost connection had begun, and so do BEGIN and
+COMMIT of a reading transaction in SQLite, which touch no file.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -36,7 +37,7 @@ KINDS: tuple[Kind, ...] = ("refused", "lost", "locked", "full")
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement: the `number`-th since the log was begun, and the `nth` of its text."""
+    """One statement: the `number`-th since `begin_log`, and the `nth` of its text."""
 
     number: int
     text: str
@@ -59,12 +60,21 @@ class SqlFaults:
 
     Attributes:
         plan: decides; None for nothing.
-        log: every statement, in order; a list to clear at will.
+        log: every statement since `begin_log`, in order.
+        fired: how many of them went wrong.
     """
 
     plan: Callable[[Statement], Kind | None] | None = None
     log: list[Statement] = field(default_factory=list)
+    fired: int = 0
+    _alike: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def begin_log(self) -> None:
+        """Count statements from here on."""
+        self.log.clear()
+        self._alike.clear()
+        self.fired = 0
 
     def inject(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Have this decide over every connection that is made from now on."""
@@ -87,9 +97,11 @@ class SqlFaults:
     def around(self, text: str, effect: Callable[[], T], error: Callable[[Kind], Exception]) -> T:
         """Execute one statement, or let it go wrong with what `error` makes."""
         with self._lock:
-            statement = Statement(len(self.log) + 1, text, 1 + sum(other.text == text for other in self.log))
+            self._alike[text] += 1
+            statement = Statement(len(self.log) + 1, text, self._alike[text])
             self.log.append(statement)
             kind = self.plan(statement) if self.plan is not None else None
+            self.fired += kind is not None
         if kind == "lost":
             effect()
         if kind is not None:

@@ -142,16 +142,14 @@ def doom(t: Turn) -> Iterator[Move]:
     yield from _send(t, key, "run", "")
     etag = _etag_of(t, key)
     container = delete_blob(t.s.container, key, etag)
-    blobs = put(t.db.blobs, key, t.db.blobs[key]._replace(state="deleted"))
-    net = t.s.net
+    blob, net = t.db.blobs[key], t.s.net
+    blobs = put(t.db.blobs, key, blob._replace(state="deleted")) if blob.state == "deleting" else t.db.blobs
     if t.scenario.repeats:
         net |= {Request("DELETE", key, None, etag, t.scenario.repeats)}
     if t.rules.keys_are_fresh:
         net = tidy(net, container)
     # A crash between the two is the same as a DELETE that is under way, lands, and is never answered.
-    yield t.go(
-        f"deletes key {key}, and notes it", "run", mem=(), db=t.db._replace(blobs=blobs), container=container, net=net
-    )
+    yield t.go(f"deletes key {key}, and notes it", "run", mem=(), db=t.db._replace(blobs=blobs), container=container, net=net)
 
 
 def _send(t: Turn, key: int, after: str, when: str) -> Iterator[Move]:

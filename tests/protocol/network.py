@@ -66,7 +66,6 @@ def names(body: Body) -> str:
     return "".join(map(name_of, body.contents))
 
 
-
 def find_ours(db: Index, item: Item) -> Commit | LogRecord:
     """Return the record that the index would write under a number."""
     line, number = item

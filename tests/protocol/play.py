@@ -67,11 +67,12 @@ class Rules:
         rebuild_fences: a rebuild begins by taking the next number of the store's log.
         rebuild_believes_log: a rebuild counts keys named in keys-deleting as gone.
         rebuild_reads_names_first: the journal before the listing of blobs.
-        rebuild_lists_formats_first: it writes the format record after the last one that it saw before it looked for a later fence.
+        rebuild_lists_formats_first: it puts the format record after the last one that it saw before it looked for a later fence.
         log_is_in_order: a record of the store's log is put only when all before it are there.
         look: how a writer looks for the fence before it acknowledges: "walk" from a record known to be its index's own to
-            the first absent one; "next" looks at the one after the last its index knows now; "no" does not.
-        looks_again_at_index: after a record is in the container, and before anything follows from it, a writer and a collector see
+            the first absent one; "next" at the one after the last its index knows now; "flush" likewise, once all that its index
+            knows is in the container; "no" does not.
+        looks_again_at_index: once a record is in the container, and before anything follows from it, writers and collectors see
             whether their index still knows it: needed where an index may be put back under those who are at work.
         outcome_looks: asking for the outcome of a commit looks for the fence too.
         checks_fresh: how a session's opening holds its index against the container: "exact", "next" or "no".

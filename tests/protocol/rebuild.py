@@ -90,8 +90,8 @@ def name(t: Turn) -> Iterator[Move]:
 def rebuild(container: Container, doomed: set[int], incarnation: int, s: State) -> Index:
     """Return the index that the container describes.
 
-    A real rebuild copies what is needed and is only under doomed keys. Here that never happens, as the search shows: it would leave
-    an object placed nowhere.
+    A real rebuild copies what is needed and is only under doomed keys. Here that never happens, as the search shows: it would
+    leave an object placed nowhere.
     """
     assert s.dbs[0] is not None
     contents = len(s.dbs[0].objects)

@@ -72,14 +72,14 @@ def is_diverged(db: Index, container: Container) -> bool:
 def is_fenced(t: Turn) -> bool:
     """Return whether a writer that looks before it acknowledges finds that another index was put in the place of its own.
 
-    "walk": from the last record that is its index's own to the first that is absent. "next": the one after the last that its index
-    knows, alone; its index may count a record there that never came to the container.
+    "walk": from the last record that is its index's own to the first that is absent. "next": whether there is one after the last
+    that its index knows; but what its index counts there may never have come to the container.
     """
     log, ours = t.s.container.log, t.db.log
     if t.rules.look == "walk":
         end = first_hole(log)
         return any(is_fence(log[place]) for place in range(end) if place >= len(ours) or log[place] != ours[place])
-    return t.rules.look == "next" and len(ours) < len(log)
+    return t.rules.look in ("next", "flush") and len(ours) < len(log)
 
 
 def is_fence(record: LogRecord | None) -> bool:

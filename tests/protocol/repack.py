@@ -11,7 +11,7 @@ from tests.protocol.world import ANY, Blob, Body, Request, objects_in, put
 
 
 def begin_repack(t: Turn) -> Iterator[Move]:
-    """Read what is used of a pack, write the intent of a new one down and send it; see `tests.protocol.writer.look_up` on that."""
+    """Read what is used of a pack, write the intent of a new one down and send it; see `tests.protocol.writer.look_up`."""
     new = t.key
     if new is None:
         return

@@ -79,13 +79,13 @@ def take_over(rules: Rules) -> Scenario:
 
 
 def cleaning(rules: Rules) -> Scenario:
-    """All that a collector does, while a writer comes and a person changes their mind; for whether garbage always goes."""
+    """All that a collector does, while a writer comes and a version expires: for whether garbage always goes."""
     roles = (
         writer_of("W0", 1, q="c"),
         collector_of("G0", 2, step="run", acts=ALL | {"repack"}),
         operator_of(),
     )
-    start = begin(roles, *HISTORY, blobs=("ab",), acts=("expire 1", "undo"))
+    start = begin(roles, *HISTORY, blobs=("ab",), acts=("expire 1",))
     return Scenario("cleaning", start, roles, rules, publishes_at_once=True)
 
 
@@ -203,14 +203,14 @@ def rebuild_under_two_collectors(rules: Rules) -> Scenario:
 
 
 def rebuild_under_two_records(rules: Rules) -> Scenario:
-    """Two collectors of the old index that each delete a blob, and a writer that acknowledges."""
+    """Two collectors of the old index that each delete a blob, and a writer of the new one that wants what one of them takes."""
     roles = (
-        writer_of("W0", q="b"),
-        collector_of("G0", acts=BYTES),
-        collector_of("G1", acts=BYTES),
+        collector_of("G0", acts=frozenset({"delete"})),
+        collector_of("G1", acts=frozenset({"delete"})),
         rebuild_of(),
+        writer_of("W1", db=1, q="a"),
     )
-    start = begin(roles, {"p": "a"}, {"p": "c"}, {"p": "b"}, blobs=("a", "c", "b"), expired=(1, 2))
+    start = begin(roles, {"p": "a"}, {"p": "c"}, {"p": "b"}, blobs=("a", "c", "b"), expired=(1, 2), condemned=(0, 1))
     return Scenario("rebuild under two records", start, roles, rules)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tests.protocol import collector, naive, operator, rebuild, repack, uses, writer
+from tests.protocol import collector, naive, people, rebuild, repack, uses, writer
 from tests.protocol.play import Move, Role, Scenario, Step, play
 from tests.protocol.uses import count, is_dead
 from tests.protocol.world import (
@@ -29,7 +29,7 @@ PROGRAMS: dict[str, Step] = {
     **collector.STEPS,
     **uses.STEPS,
     **repack.STEPS,
-    **operator.STEPS,
+    **people.STEPS,
     **rebuild.STEPS,
     **naive.STEPS,
 }
@@ -67,7 +67,12 @@ def rebuild_of(name: str = "rebuild", *, db: int = 1) -> Role:
 
 
 def begin(
-    roles: tuple[Role, ...], *versions: Changes, blobs: tuple[str, ...], expired: tuple[int, ...] = (), acts: tuple[str, ...] = ()
+    roles: tuple[Role, ...],
+    *versions: Changes,
+    blobs: tuple[str, ...],
+    expired: tuple[int, ...] = (),
+    condemned: tuple[int, ...] = (),
+    acts: tuple[str, ...] = (),
 ) -> State:
     """Return a world with a history.
 
@@ -76,6 +81,7 @@ def begin(
         versions: what each changed, from the first; all are acknowledged, and counted.
         blobs: what is stored, by key; the first blob that holds a content is its place.
         expired: versions that expired, and were set aside.
+        condemned: keys of blobs that are condemned already.
         acts: what a person may do, each once.
     """
     promises = _promises(versions)
@@ -89,7 +95,10 @@ def begin(
         uploads=("",) * len(roles),
         log=told,
     )
-    rows = [Blob("live", checked=all(db.uses[content] for content in body.contents)) for body in bodies]
+    rows = [
+        Blob("condemned") if key in condemned else Blob("live", checked=all(db.uses[content] for content in body.contents))
+        for key, body in enumerate(bodies)
+    ]
     db = db._replace(blobs=(*rows, *[Blob()] * (keys - len(rows))))
     container = Container((*bodies, *[None] * (keys - len(bodies))), tuple(version.record for version in db.versions), told)
     actors = tuple(Actor(role.start, acts if role.start == "choose" else ()) for role in roles)
@@ -121,5 +130,3 @@ def _make_index(versions: tuple[Changes, ...], expired: tuple[int, ...], content
     dead = tuple(entry for entry in db.entries if is_dead(db.versions, entry))
     db = db._replace(entries=tuple(entry for entry in db.entries if entry not in dead), aside=dead)
     return count(db, len(versions))
-
-

@@ -1,8 +1,8 @@
 """The world of the protocol, as values: indexes, container, requests under way, actors, and what was promised to users.
 
-Contents are small numbers, shown as letters. A blob and its key have one number, the same in every index; each actor has keys of its
-own to give out, so that the order of two who ask makes no difference. What a real store adds to this (sizes, digests, messages,
-clocks) decides nothing.
+Contents are small numbers, shown as letters. A blob and its key have one number, the same in every index; each actor has keys of
+its own to give out, so that the order of two who ask makes no difference. What a real store adds to this (sizes, digests,
+messages, clocks) decides nothing.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tests.protocol.network import names
 from tests.protocol.play import Move, Step, Turn
-from tests.protocol.records import flush, is_diverged, is_fenced, is_fresh
+from tests.protocol.records import flush, is_diverged, is_fenced, is_fresh, queued_log
 from tests.protocol.world import (
     ANY,
     NOWHERE,
@@ -38,8 +38,8 @@ def open_session(t: Turn) -> Iterator[Move]:
 def look_up(t: Turn) -> Iterator[Move]:
     """`vds.engine.outbox.Outbox.find_new`, `add_pending_blobs`, and the PUT.
 
-    The intent is written and the PUT sent in the step that looks: nothing that others do in between matters to them, as the key is
-    fresh. A PUT under way that never lands stands for one that was never sent.
+    The intent is written and the PUT sent in the step that looks: nothing that others do in between matters to them, as the key
+    is fresh. A PUT under way that never lands stands for one that was never sent.
     """
     new = tuple(sorted({content for _, content in t.role.changes if not is_live(t.db, content)}))
     if not new:
@@ -108,7 +108,7 @@ def finish_place(t: Turn) -> Iterator[Move]:
 
 def finish_taken(t: Turn) -> Iterator[Move]:
     """`find_placements`, and `_replace_stale` up to its locks: of what is placed elsewhere, which blobs are going?"""
-    key, body = t.mem
+    _, body = t.mem
     placed, _ = t.seen
     others = [(content, t.db.objects[content]) for content in body.contents if content not in placed]
     stale = [(content, old) for content, old in others if old != NOWHERE and t.db.blobs[old].state != "live"]
@@ -236,6 +236,8 @@ def publish(t: Turn) -> Iterator[Move]:
             yield from flush(t, mine, "publish", "asks")
         return
     earlier = [item for item in t.db.queue if item[0] == "journal" and item < mine]
+    if t.rules.look == "flush":
+        earlier += queued_log(t.db)
     if earlier:
         yield from flush(t, earlier[0], "publish", "asks")
     elif is_fenced(t):
@@ -250,7 +252,9 @@ def ask_outcome(t: Turn) -> Iterator[Move]:
     """`store.outcome(commit_id)`, after an unknown outcome: visible in the index it knows."""
     if not t.mem or any(item[0] == "journal" and item[1] <= t.mem[0].number for item in t.db.queue):
         return
-    if not (t.rules.outcome_looks and is_fenced(t)):
+    if t.rules.look == "flush" and (queued := queued_log(t.db)):
+        yield from flush(t, queued[0], "asks", "refused")
+    elif not (t.rules.outcome_looks and is_fenced(t)):
         yield from _acknowledge(t, t.mem[0], "is told by its index that there is")
 
 

@@ -32,6 +32,14 @@ SIGNATURES: dict[str, tuple[object, str]] = {
     "Store.transactions": (Store.transactions, "self"),
     "Store.outcome": (Store.outcome, "self, commit_id"),
     "Store.doctor": (Store.doctor, "self, write_test=False"),
+    "Store.expire": (
+        Store.expire,
+        "self, names=None, *, keep_last=None, keep_daily=None, keep_weekly=None, keep_within=None, keep_tagged=True, reason='',"
+        " dry_run=True",
+    ),
+    "Store.gc": (Store.gc, "self, dry_run=True, *, grace_hours=24.0, max_share=0.5, repack=True, show_progress=True"),
+    "Store.undo_gc": (Store.undo_gc, "self, dry_run=False"),
+    "Store.erase": (Store.erase, "self, digest, *, reason='', dry_run=True, show_progress=True"),
     "Namespace.upload": (
         Namespace.upload,
         "self, src_dir, target_path=None, overwrite=True, show_progress=True, *, message='', labels=None, mirror=False,"

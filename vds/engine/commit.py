@@ -23,6 +23,7 @@ from vds.engine.listspool import ListSpool
 from vds.errors import ConflictError, OutcomeUnknownError, UnavailableError, VdsError
 from vds.index.commit import Committed, CommitTerms, PlanAgain, Planned, commit_staged
 from vds.index.database import Connection
+from vds.index.gaps import check_line_whole
 from vds.index.manifests import SentList
 from vds.index.needs import BlobsGone, list_needs
 from vds.index.placements import add_pending_blob, revive_blobs
@@ -132,12 +133,15 @@ def foresee(doors: Doors, request: CommitRequest, base: int) -> Counts:
 
     Raises:
         ConflictError: a path would be a file and a directory at once.
+        CorruptionError: nothing seems to change, but what is in the base is not known.
     """
     area = request.area
     doors.index.run(lambda connection: request.plan(connection, base))
     with doors.index.read() as connection:  # nobody else writes these rows, and the base stays as it is
         counts = count_changes(connection, area, base)
         clashes = find_clashes(connection, area, base) if counts.added else []
+        if counts.total == 0:  # else whoever goes on asks before anything is written
+            check_line_whole(connection, read_namespace(connection, area.namespace_id))
     if clashes:
         raise ConflictError(
             f"{clashes[0]!r} would be a file and a directory at once",

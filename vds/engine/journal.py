@@ -171,11 +171,23 @@ def check_store_fresh(doors: Doors) -> None:
         row = now
 
 
+def check_serving(doors: Doors) -> None:
+    """Check that this index still serves the store: to be asked where it knows nothing of what is looked for.
+
+    One that was replaced while it was in use is empty, and must not be taken for a store with nothing in it.
+
+    Raises:
+        FormatError: it does not.
+    """
+    _read_own_store(doors)
+
+
 def _read_own_store(doors: Doors) -> StoreRow:
     with doors.index.read() as connection:
         row = find_store(connection, doors.store.uid)
     if row is None or row.incarnation != doors.store.incarnation:
-        raise stale_index(f"it was replaced by another one; its incarnation was {doors.store.incarnation}")
+        was = f"it was replaced by another one; its incarnation was {doors.store.incarnation}"
+        raise stale_index(was, hint="connect to the store again")
     if row.log_seq < doors.store.log_seq:
         raise stale_index(f"its store log ends at {row.log_seq}, and was at {doors.store.log_seq} before")
     return row
@@ -200,9 +212,9 @@ def check_still_ours(doors: Doors, what: str, commit_id: str = "") -> None:
         ) from err
 
 
-def stale_index(evidence: str) -> FormatError:
+def stale_index(evidence: str, *, hint: str = "vds index rebuild") -> FormatError:
     """Return the error that refuses an index which is older than its store."""
-    return FormatError(f"this index is older than its store: {evidence}", hint="vds index rebuild")
+    return FormatError(f"this index is older than its store: {evidence}", hint=hint)
 
 
 def add_store_record(connection: Connection, store: StoreRow, kind: str, fields: Mapping[str, Any]) -> AddedRecord:

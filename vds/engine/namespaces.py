@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vds.blobs.objects import fresh_ulid, read_record
 from vds.engine.doors import Doors
-from vds.engine.journal import AddedRecord, add_store_record
+from vds.engine.journal import AddedRecord, add_store_record, check_serving
 from vds.errors import BlobExistsError, ConflictError, NotFoundError
 from vds.index.database import Connection
 from vds.index.stores import NamespaceRow, add_namespace, find_namespace, lock_store
@@ -16,10 +16,12 @@ def get_namespace(doors: Doors, name: str) -> NamespaceRow:
 
     Raises:
         NotFoundError: there is none.
+        FormatError: the index was replaced by another one.
     """
     with doors.index.read() as connection:
         row = find_namespace(connection, doors.store.id, name)
     if row is None:
+        check_serving(doors)
         raise NotFoundError(f"no namespace {name!r} in this store", hint="vds ls")
     return row
 
@@ -32,11 +34,13 @@ def ensure_namespace(doors: Doors, name: str) -> tuple[NamespaceRow, AddedRecord
 
     Raises:
         ConflictError: a namespace exists whose name differs only in case.
+        FormatError: the index was replaced by another one.
     """
     with doors.index.read() as connection:
         row = find_namespace(connection, doors.store.id, name)
     record = None
     if row is None:
+        check_serving(doors)
         uid = _claim_name(doors, name)
         row, record = doors.index.run(lambda connection: _add(connection, doors, name, uid))
     if row.name != name:

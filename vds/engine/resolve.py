@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from vds.engine.doors import Doors
+from vds.engine.journal import check_serving
 from vds.engine.namespaces import get_namespace
 from vds.errors import InvalidInputError, NotFoundError
 from vds.index.database import Connection, now_us
@@ -132,9 +133,11 @@ def get_dataset(connection: Connection, doors: Doors, name: str) -> DatasetRow:
 
     Raises:
         NotFoundError: there is none with a visible event.
+        FormatError: the index was replaced by another one.
     """
     dataset = find_dataset(connection, doors.store.id, name)
     if dataset is None or dataset.visible == 0:
+        check_serving(doors)
         raise NotFoundError(f"no dataset {name!r} in this store", hint=f"vds register {name} NAMESPACE@VERSION")
     return dataset
 

@@ -20,7 +20,7 @@ from vds.errors import (
 from vds.index.schema import metadata
 
 # Source: PostgreSQL documentation, appendix A, error codes.
-_DEADLOCK, _SERIALIZATION = "40P01", "40001"
+_DEADLOCK, _SERIALIZATION, _FOREIGN_KEY = "40P01", "40001", "23503"
 
 GRANTS_HINT = "the owner of the index runs, once for each role, what this prints: vds index grants reader|writer|collector ROLE"
 
@@ -78,7 +78,11 @@ def translated(address: str) -> Iterator[None]:
     """Turn errors of the database at `address` into ours, the original as their cause."""
     try:
         yield
+    except sa.exc.NoResultFound as err:
+        raise _replaced(address) from err
     except sa.exc.IntegrityError as err:
+        if _is_of_gone_store(err):
+            raise _replaced(address) from err
         raise _conflict(err) from err
     except sa.exc.DBAPIError as err:
         raise _translate(err, address) from err
@@ -120,6 +124,18 @@ def _conflict(error: sa.exc.IntegrityError) -> VdsError:
         if constraint == name or (not name and _sqlite_columns(constraint) == columns):
             return ConflictError(meaning)
     return ConflictError(f"the index refused a row: {name or text}")
+
+
+def _is_of_gone_store(error: sa.exc.IntegrityError) -> bool:
+    """Return whether a row was refused because the store's own is gone: it is all that foreign keys refer to."""
+    return _sqlstate(error) == _FOREIGN_KEY or "FOREIGN KEY constraint failed" in str(error.orig)
+
+
+def _replaced(address: str) -> FormatError:
+    """Return the error for rows that must be there, and are not: those of a store go when its index is made anew beside them."""
+    return FormatError(
+        f"the index at {address} is older than its store: it was replaced while it was in use", hint="connect to the store again"
+    )
 
 
 def _sqlite_columns(constraint: str) -> str:

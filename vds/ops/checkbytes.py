@@ -103,7 +103,9 @@ def _read_pack(doors: Doors, row: BlobRow, blob: Blob) -> BlobVerdict:
         if found == member.digest:
             whole.append(member.digest)
         else:
-            damaged[member.digest] = f"in blob {row.key!r} at byte {member.offset_bytes}: read b3:{found.hex()}"
+            expected = f"b3:{member.digest.hex()}"
+            what = f"object {expected} in blob {row.key!r} is corrupt"
+            damaged[member.digest] = f"{what}: expected {expected}, read b3:{found.hex()}"
     fault = _check_footer(data, row.key, members, damaged)
     return BlobVerdict(row, blob, blob.size_bytes, whole=tuple(whole), damaged=damaged, fault=fault)
 

@@ -66,7 +66,7 @@ def check_store_log(run: Inspection) -> None:
             _tell_missing(run, expected, item.record.number)
             expected = item.record.number + 1
             run.examined.records += 1
-            _check_end(run, store, item)
+            is_whole = _is_end(run, store, item) and is_whole
             _take_in(run, told, item.record)
     _tell_missing(run, expected, visible + 1)
     if is_whole and expected == visible + 1:
@@ -85,12 +85,13 @@ def _check_unknown(run: Inspection, key: str, number: int) -> None:
         run.findings.add("record-unknown", key, "the index is older than its store: vds index rebuild")
 
 
-def _check_end(run: Inspection, store: StoreRow, found: Found[StoreRecord]) -> None:
-    """Check the last record against what the index knows of it: nobody follows it who would vouch for it."""
-    if found.record.number == store.log_seq and found.digest != store.log_digest:
-        run.findings.add(
-            "record-damaged", found.key, f"its digest is {found.digest.hex()}, the index says {store.log_digest.hex()}"
-        )
+def _is_end(run: Inspection, store: StoreRow, found: Found[StoreRecord]) -> bool:
+    """Return whether a record, if it is the last, is the one the index knows: nobody follows it who would vouch for it."""
+    if found.record.number != store.log_seq or found.digest == store.log_digest:
+        return True
+    detail = f"its digest is {found.digest.hex()}, the index says {store.log_digest.hex()}"
+    run.findings.add("record-damaged", found.key, detail)
+    return False
 
 
 def _take_in(run: Inspection, told: Told, record: StoreRecord) -> None:

@@ -7,7 +7,7 @@ one in hand.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -20,14 +20,15 @@ from vds.engine.journal import check_store_fresh
 from vds.engine.outbox import Outbox
 from vds.engine.resume import own_process
 from vds.errors import CorruptionError
-from vds.index.damage import condemn_empty, forget_unused
+from vds.index.damage import DamageRow, condemn_empty, find_damaged, forget_unused, put_damage
 from vds.index.database import Connection
-from vds.index.inspect import find_sizes
+from vds.index.inspect import find_blobs, find_sizes, list_members
 from vds.index.placements import find_placements
 from vds.index.staging import NewUpload, add_upload, end_upload
 from vds.ops.findings import Inspection
-from vds.ops.goodcopies import GoodCopies, GoodObject, WantedObject
+from vds.ops.goodcopies import ContainerCopies, GoodCopies, GoodObject, WantedObject
 from vds.ops.mendrecords import mend_lists, mend_records
+from vds.progress import SilentProgress
 
 _TTL_US = 24 * 3600 * 1_000_000
 _OBJECTS = ("object-damaged", "object-unplaced")
@@ -60,6 +61,7 @@ def mend(run: Inspection, terms: MendTerms) -> None:
     mend_records(run, terms.copies, replaces=terms.replaces)
     mend_lists(run, terms.copies, replaces=terms.replaces)
     _mend_objects(run, terms.copies)
+    _move_out(run)
     _forget_useless(run)
     _let_go(run)
 
@@ -76,8 +78,33 @@ def _mend_objects(run: Inspection, copies: GoodCopies) -> None:
                 run.mend(problem, f"copied from {where}")
 
 
+def _move_out(run: Inspection) -> None:
+    """Copy what is whole out of packs and blobs that do not say what they hold, to fresh keys: a rebuild would not find it."""
+    if not run.writes:
+        return
+    doors = run.doors
+    moved: dict[str, list[DamageRow]] = {}
+    with doors.index.read() as connection:
+        for problem in run.findings.of("blob-mislabelled"):
+            row = find_blobs(connection, doors.store.id, [problem.key]).get(problem.key)
+            if row is not None and not problem.repaired:
+                members = list_members(connection, doors.store.id, row.id)
+                known = find_damaged(connection, doors.store.id, [member.digest for member in members])
+                left = [member.digest for member in members if member.digest not in known]
+                moved[problem.key] = [DamageRow(digest, row.id, "its blob does not say that it holds it") for digest in left]
+    for rows in moved.values():
+        if rows:
+            # Noted as damaged, so that the new placement takes the old one's place. After a crash here the next check finds
+            # them whole, and forgets that.
+            doors.index.run(partial(put_damage, store_id=doors.store.id, found=rows))
+            _send_all(run, ContainerCopies(doors.blobs).find_objects(_wanted(run, [row.digest for row in rows])))
+
+
 def _list_wanted(run: Inspection) -> dict[bytes, WantedObject]:
-    digests = [digest for kind in _OBJECTS for digest in run.findings.digests_of(kind)]
+    return _wanted(run, [digest for kind in _OBJECTS for digest in run.findings.digests_of(kind)])
+
+
+def _wanted(run: Inspection, digests: Sequence[bytes]) -> dict[bytes, WantedObject]:
     if not digests:
         return {}
     with run.doors.index.read() as connection:
@@ -92,17 +119,15 @@ def _send_all(run: Inspection, good: Iterator[GoodObject]) -> list[tuple[bytes, 
     doors = run.doors
     upload_id = doors.index.run(lambda connection: _open_upload(connection, doors.store.id))
     sent: list[tuple[bytes, str]] = []
-    state = "aborted"
     try:
-        with closing(Outbox(doors, upload_id, run.progress, lambda: None)) as outbox:
+        with closing(Outbox(doors, upload_id, SilentProgress(), lambda: None)) as outbox:
             for one in good:
                 if _send(outbox, one.wanted, one.open()):
                     sent.append((one.wanted.digest, one.where))
                     run.progress.add(files=1, bytes=one.wanted.size_bytes)
             outbox.finish()
-        state = "committed"
     finally:
-        doors.index.run(lambda connection: end_upload(connection, doors.store.id, upload_id, state))
+        doors.index.run(lambda connection: end_upload(connection, doors.store.id, upload_id, "aborted"))
     return sent
 
 

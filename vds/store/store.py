@@ -10,7 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-from vds.engine.journal import flush_line
+from vds.engine.journal import check_serving, flush_line
 from vds.engine.resolve import resolve
 from vds.index.commit import find_commit_place
 from vds.index.datasets import list_datasets
@@ -176,6 +176,7 @@ class Store:
         doors = self._handle.doors
         with doors.index.read() as connection:
             rows = list(list_namespaces(connection, doors.store.id, prefix.rstrip("/")))
+        check_serving(doors)
         # A name that was claimed by a write which then failed is not there yet.
         return [NamespaceInfo(row.name, row.visible, moment_of(row.created_us)) for row in rows if row.visible]
 
@@ -184,6 +185,7 @@ class Store:
         doors = self._handle.doors
         with doors.index.read() as connection:
             rows = list(list_datasets(connection, doors.store.id, prefix.rstrip("/")))
+        check_serving(doors)
         return [DatasetInfo(row.name, releases) for row, releases in rows if row.visible]
 
     def transactions(self) -> list[TransactionInfo]:
@@ -201,6 +203,7 @@ class Store:
         with doors.index.read() as connection:
             place = find_commit_place(connection, doors.store.id, commit_id)
             namespace = read_namespace(connection, place.namespace_id) if place else None
+        check_serving(doors)
         if place is None or namespace is None or place.number > namespace.visible:
             return None
         return self.namespace(namespace.name)._version(Point(number=place.number))
@@ -364,6 +367,7 @@ class Store:
         doors = self._handle.doors
         with doors.index.read() as connection:
             rows = list(list_open_uploads(connection, doors.store.id))
+        check_serving(doors)
         for upload, namespace, parts in rows:
             yield TransactionInfo(
                 token=Transaction.token_of(self._handle, upload.token),

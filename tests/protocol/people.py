@@ -123,10 +123,18 @@ def _restore(t: Turn, rest: tuple[str, ...]) -> Move:
     if not t.scenario.cuts_off:
         return what, after._replace(dbs=put(after.dbs, t.role.db, restored))
     actors = tuple(
-        actor if role.db != t.role.db or j == t.i or actor.step in ("done", "open") else Actor(role.after_crash or "dead", given=actor.given)
+        actor
+        if role.db != t.role.db or j == t.i or actor.step in ("done", "open")
+        else Actor(role.after_crash or "dead", given=actor.given)
         for j, (role, actor) in enumerate(zip(t.scenario.roles, after.actors, strict=True))
     )
     return what, after._replace(dbs=put(after.dbs, t.role.db, restored), actors=actors)
 
 
-STEPS: dict[str, Step] = {"choose": choose, "undo": undo_hold, "undo.judge": undo_judge, "undo.write": undo_write, "undo.tell": undo_tell}
+STEPS: dict[str, Step] = {
+    "choose": choose,
+    "undo": undo_hold,
+    "undo.judge": undo_judge,
+    "undo.write": undo_write,
+    "undo.tell": undo_tell,
+}
