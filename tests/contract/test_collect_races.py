@@ -214,6 +214,22 @@ class TestTwoCollectors:
             uses = connection.exec_driver_sql("SELECT uses FROM object_use").scalars().all()
         assert uses == [1]
 
+    def test_one_counts_a_use_while_another_sets_the_only_other_one_aside(self, races: Races, ledger: Ledger) -> None:
+        """Or the content would be taken for unused, and its bytes deleted under a version that was acknowledged."""
+        store_id = ledger.store.id
+        old = TestExpireAgainstRegister().versioned(ledger)  # its first version holds b"1", and no other of it
+        ledger.database.run(lambda c: count_uses(c, store_id, old.id, 2))
+        ledger.database.run(lambda c: mark_expired(c, old, [1], 1))
+        new = ledger.namespace("other")
+        writer = ledger.open(new)
+        ledger.stage(writer, {"copy": b"1"}, place=False)
+        assert isinstance(ledger.commit(writer, ledger.plan_listed(writer)), Committed)
+        counting = races.paused(lambda c: count_uses(c, store_id, new.id, 1))
+        setting = races.blocked(lambda c: set_aside(c, store_id, [Gap(old.id, 0, 2)], [1]))
+        counting.let_go()
+        assert setting.join() == 1
+        assert counted(ledger) == {digest_of(b"1"): 1, digest_of(b"2"): 1}
+
     def test_setting_aside_and_putting_back_keep_the_count(self, ledger: Ledger) -> None:
         namespace = TestExpireAgainstRegister().versioned(ledger)
         store_id = ledger.store.id

@@ -41,6 +41,7 @@ class Run:
     Attributes:
         calls: step → its blob calls.
         statements: step → its SQL statements.
+        after: step → what a user sees then.
     """
 
     def __init__(self, site: Site) -> None:
@@ -48,7 +49,7 @@ class Run:
         self.calls: dict[str, list[Call]] = {}
         self.statements: dict[str, list[Statement]] = {}
         self._before: dict[str, Any] = {}
-        self._after: dict[str, Any] = {}
+        self.after: dict[str, Any] = {}
         state: dict[str, Any] = {"versions": {}, "events": {}}
         for step in STEPS:
             if step.prepare is not None:
@@ -60,7 +61,7 @@ class Run:
             with self._begin(step) as store:
                 step.run(site, store)
                 self.calls[step.name], self.statements[step.name] = site.service.log[:], site.sql.log[:]
-            state = self._after[step.name] = look(site)
+            state = self.after[step.name] = look(site)
 
     def _begin(self, step: Step, arm: Callable[[], None] = lambda: None) -> vds.Store:
         """Open the store, armed from the step's own first call on, from which calls are counted too."""
@@ -103,7 +104,7 @@ class Run:
             if store is not None:
                 store.close()
         seen = look(site)
-        assert seen == self._after[step.name], f"after {error!r} and a retry: {seen} != {self._after[step.name]}"
+        assert seen == self.after[step.name], f"after {error!r} and a retry: {seen} != {self.after[step.name]}"
         if collects:
             check_garbage(site)
         return error.kind if error is not None else ""
@@ -112,7 +113,7 @@ class Run:
         """Check that a store is as the error of a call says: as before, unless the error says that nobody knows."""
         states = [self._before[step.name]]
         if isinstance(error, OutcomeUnknownError) or not step.is_one:
-            states.append(self._after[step.name])
+            states.append(self.after[step.name])
         seen = look(self.site)
         assert seen in states, f"after {error!r}: {seen} not in {states}"
 

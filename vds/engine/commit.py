@@ -21,7 +21,7 @@ from vds.engine.doors import Doors
 from vds.engine.journal import check_still_ours, publish
 from vds.engine.listspool import ListSpool
 from vds.errors import ConflictError, OutcomeUnknownError, UnavailableError, VdsError
-from vds.index.commit import Committed, CommitTerms, PlanAgain, Planned, commit_staged
+from vds.index.commit import Committed, CommitTerms, PlanAgain, Planned, commit_staged, find_commit_place
 from vds.index.database import Connection
 from vds.index.gaps import check_line_whole
 from vds.index.manifests import SentList
@@ -224,6 +224,14 @@ def looking_back(committed: Committed, commit_id: str) -> Iterator[None]:
 def _check_still_ours(doors: Doors, request: CommitRequest, number: int) -> None:
     try:
         check_still_ours(doors, f"version {number}", request.terms.commit_id)
+        with doors.index.read() as connection:
+            place = find_commit_place(connection, doors.store.id, request.terms.commit_id)
+        if place is None or place.number != number:
+            raise OutcomeUnknownError(
+                f"version {number} is written, but the index knows it no more: it was put back to an earlier state meanwhile",
+                commit_id=request.terms.commit_id,
+                hint="vds index rebuild",
+            )
     except OutcomeUnknownError:
         raise
     except VdsError as err:

@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from vds.blobs.objects import put_record
+from vds.blobs.objects import RecordDivergedError, put_record
 from vds.engine.doors import Doors
 from vds.errors import CorruptionError, FormatError, OutcomeUnknownError, VdsError
 from vds.index.database import Connection, now_us
@@ -159,16 +159,32 @@ def find_outdated(doors: Doors) -> str:
 def check_store_fresh(doors: Doors) -> None:
     """Check that this index still serves the store, and that the container's store log does not go on after what it knows.
 
+    What is queued of the log is written first: a record that is not there yet may have lost its number to another index, and a
+    look behind it would not see that.
+
     Raises:
         FormatError: it was replaced, or is older than the store: restored from an old copy.
     """
-    row = _read_own_store(doors)
-    while doors.blobs.find_blob(store_key(row.log_seq + 1)) is not None:
+    row, lowest = _read_own_store(doors)
+    while True:
+        if lowest is not None and not doors.read_only:
+            _flush_log(doors)
+            row, lowest = _read_own_store(doors)
+            continue
+        if doors.blobs.find_blob(store_key(row.log_seq + 1)) is None:
+            return
         # The commit of a record comes before its blob: whoever saw the blob and then reads the index must find it there.
-        now = _read_own_store(doors)
+        now, lowest = _read_own_store(doors)
         if now.log_seq == row.log_seq:
             raise stale_index(f"the container holds store record {row.log_seq + 1}")
         row = now
+
+
+def _flush_log(doors: Doors) -> None:
+    try:
+        flush_line(doors, "store")
+    except RecordDivergedError as err:
+        raise stale_index(err.message) from err
 
 
 def check_serving(doors: Doors) -> None:
@@ -182,15 +198,17 @@ def check_serving(doors: Doors) -> None:
     _read_own_store(doors)
 
 
-def _read_own_store(doors: Doors) -> StoreRow:
+def _read_own_store(doors: Doors) -> tuple[StoreRow, int | None]:
+    """Return the store's row, and the lowest number of its log that is queued: read after it, so that none is overlooked."""
     with doors.index.read() as connection:
         row = find_store(connection, doors.store.uid)
+        lowest = find_lowest(connection, doors.store.id, "store", 0)
     if row is None or row.incarnation != doors.store.incarnation:
         was = f"it was replaced by another one; its incarnation was {doors.store.incarnation}"
         raise stale_index(was, hint="connect to the store again")
     if row.log_seq < doors.store.log_seq:
         raise stale_index(f"its store log ends at {row.log_seq}, and was at {doors.store.log_seq} before")
-    return row
+    return row, lowest
 
 
 def check_still_ours(doors: Doors, what: str, commit_id: str = "") -> None:
@@ -237,14 +255,14 @@ def add_store_record(connection: Connection, store: StoreRow, kind: str, fields:
 
 
 def publish_store_record(doors: Doors, added: AddedRecord) -> None:
-    """Write a record of the store's log to the container, and all before it.
+    """Write a record of the store's log to the container, after all before it: a hole in the log would hide what follows.
 
     Raises:
         RecordDivergedError: the container holds another one under its number: an index that replaced this one, most likely.
         OutcomeUnknownError: what it says is done in the index, but the container did not take it; the record stays queued.
     """
     try:
-        publish(doors, added.queued.line, added.queued.owner_id, added.queued.number)
+        flush_line(doors, "store", added.queued.owner_id, added.queued.number)
     except OutcomeUnknownError:
         raise
     except VdsError as err:

@@ -178,9 +178,8 @@ class VersionLine:
         else:
             self._refuse_hole()
             number = self._end
-        if (
-            number == 0 and self._asked.as_of is not None
-        ):  # not version 0: the name may have been claimed while that moment passed
+        if number == 0 and self._asked.as_of is not None:
+            # Not version 0: the name may have been claimed while that moment passed.
             raise NotFoundError(f"namespace {name!r} had no version at {format_moment(self._asked.as_of)}")
         if point.back > number:
             raise NotFoundError(f"there is no version {point.back} before version {number} of {name!r}")

@@ -5,6 +5,7 @@
 `condemn` locks blobs first and looks at what is used in statements of their own. It must be so: on PostgreSQL a sub-select is not
 evaluated again after a lock wait, so one statement that does both would condemn what a commit took into use while it waited.
 A blob that is locked here is wanted by no commit until the transaction ends, as commits hold the blobs they refer to, shared.
+Collectors take turns, each transaction of theirs: see `take_turn`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from sqlalchemy.engine import Connection
 from vds.errors import CorruptionError
 from vds.index.database import now_us
 from vds.index.retired import list_needed_blobs
-from vds.index.uses import count_all_uses
+from vds.index.uses import count_all_uses, take_turn
 from vds.model.batch import batched
 
 BATCH_BLOBS = 200
@@ -122,6 +123,7 @@ def list_unchecked(connection: Connection, store_id: int, after: int) -> list[in
 
 def condemn(connection: Connection, store_id: int, blob_ids: Sequence[int]) -> tuple[list[BlobUse], list[BlobUse]]:
     """Condemn those of these live blobs that nobody uses, and return them and the others; the transaction is the caller's."""
+    take_turn(connection, store_id)
     locked = lock_blobs(connection, blob_ids, "live")
     count_all_uses(connection, store_id)
     uses = measure_uses(connection, store_id, locked)
@@ -218,6 +220,7 @@ def switch_members(
         etag: as the service gave it.
         copied: what is in it, by its offset there.
     """
+    take_turn(connection, store_id)
     blob_id, upload_id = new
     old_ids = sorted({one.old_blob_id for one in copied})
     pending = set(lock_blobs(connection, [blob_id], "pending"))
@@ -272,6 +275,7 @@ def begin_deleting(connection: Connection, store_id: int, blob_ids: Sequence[int
     Raises:
         CorruptionError: something in one of them is used; nothing is changed.
     """
+    take_turn(connection, store_id)
     locked = lock_blobs(connection, blob_ids, "condemned")
     count_all_uses(connection, store_id)
     uses = measure_uses(connection, store_id, locked)

@@ -116,6 +116,17 @@ def displace(connection: Connection, store_id: int, digest: bytes) -> int | None
     return int(blob_id)
 
 
+def list_erased_placed(connection: Connection, store_id: int) -> list[bytes]:
+    """Return the erased contents that have a place again: an upload was finishing them while they were erased."""
+    rows = connection.execute(
+        text(
+            "SELECT x.digest FROM erased x JOIN object o ON o.store_id = x.store_id AND o.digest = x.digest WHERE x.store_id = :s"
+        ),
+        {"s": store_id},
+    )
+    return [bytes(digest) for digest in rows.scalars()]
+
+
 def find_blobs(connection: Connection, store_id: int, keys: Sequence[str]) -> dict[str, tuple[int, str]]:
     """Return the id and the state of the blobs with these keys; served by uq_blob_store_id_key."""
     found: dict[str, tuple[int, str]] = {}

@@ -1,7 +1,7 @@
 """Which change lists and checkpoints a rebuild of the index would still need, and which nobody needs any more.
 
 A rebuild begins from the newest checkpoint at or before the oldest version that is left, and applies the change lists after it.
-So the lists up to that checkpoint, and the checkpoints before it, may go.
+So the lists and checkpoints before that one may go.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ _START = (
     "COALESCE((SELECT MAX(c.number) FROM manifest c JOIN blob b ON b.id = c.blob_id WHERE c.store_id = m.store_id"
     f" AND c.namespace_id = m.namespace_id AND c.kind = 'checkpoint' AND b.state = 'live' AND c.number <= {_OLDEST}), 0)"
 )
-_IS_NEEDED = f"CASE WHEN m.kind = 'changes' AND m.number <= {_START} OR m.number < {_START} THEN 0 ELSE 1 END"
+# The change list of that version stays: it alone says which of its files the version itself changed.
+_IS_NEEDED = f"CASE WHEN m.number < {_START} THEN 0 ELSE 1 END"
 
 
 def list_needed_blobs(connection: Connection, store_id: int, blob_ids: Sequence[int]) -> dict[int, bool]:
@@ -37,7 +38,7 @@ def mark_unneeded_lists(connection: Connection, store_id: int, namespace_id: int
     """Have collection look at the lists of a namespace that are needed no more; return how many blobs those are."""
     return connection.execute(
         text(
-            "UPDATE blob SET is_checked = 0 WHERE state = 'live' AND is_checked = 1 AND id IN (SELECT m.blob_id FROM manifest m"
+            "UPDATE blob SET is_checked = 0 WHERE state = 'live' AND id IN (SELECT m.blob_id FROM manifest m"
             f" WHERE m.store_id = :s AND m.namespace_id = :n AND {_IS_NEEDED} = 0)"
         ),
         {"s": store_id, "n": namespace_id},

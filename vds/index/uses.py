@@ -91,19 +91,36 @@ def find_slice_end(connection: Connection, store_id: int, namespace_id: int, low
     return end
 
 
+TURN = 0
+"""The namespace that is none: its row in `counted` is what collectors take turns at."""
+
+
+def take_turn(connection: Connection, store_id: int) -> None:
+    """Wait until no other collector counts, judges or moves anything, and keep the others waiting until the transaction ends.
+
+    The first lock of every step of collection, before any blob: what one counts must not change under the hands of another. No
+    writer ever waits for it. On SQLite whoever writes is alone anyway.
+    """
+    if connection.dialect.name == "sqlite":
+        return
+    ids = {"s": store_id, "n": TURN}
+    connection.execute(
+        text("INSERT INTO counted (store_id, namespace_id, number) VALUES (:s, :n, 0) ON CONFLICT DO NOTHING"), ids
+    )
+    connection.execute(text("SELECT number FROM counted WHERE store_id = :s AND namespace_id = :n FOR UPDATE"), ids)
+
+
 def count_uses(connection: Connection, store_id: int, namespace_id: int, up_to: int) -> None:
     """Count the entries that begin in versions up to this one and were not counted before; served by ix_entry_first.
 
-    Two who count take turns at the namespace's row, the second finds nothing left.
+    Of two who count, the second finds nothing left.
     """
+    take_turn(connection, store_id)
     ids = {"s": store_id, "n": namespace_id}
     connection.execute(
         text("INSERT INTO counted (store_id, namespace_id, number) VALUES (:s, :n, 0) ON CONFLICT DO NOTHING"), ids
     )
-    lock = "" if connection.dialect.name == "sqlite" else " FOR UPDATE"
-    low = connection.execute(
-        text(f"SELECT number FROM counted WHERE store_id = :s AND namespace_id = :n{lock}"), ids
-    ).scalar_one()
+    low = connection.execute(text("SELECT number FROM counted WHERE store_id = :s AND namespace_id = :n"), ids).scalar_one()
     if low >= up_to:
         return
     connection.execute(
@@ -117,15 +134,6 @@ def count_uses(connection: Connection, store_id: int, namespace_id: int, up_to: 
     connection.execute(
         text("UPDATE counted SET number = :high WHERE store_id = :s AND namespace_id = :n"), {**ids, "high": up_to}
     )
-
-
-def lock_counted(connection: Connection, store_id: int, namespace_id: int) -> None:
-    """Hold what is counted of a namespace until the transaction ends: collectors take turns, no writer waits."""
-    if connection.dialect.name != "sqlite":
-        connection.execute(
-            text("SELECT number FROM counted WHERE store_id = :s AND namespace_id = :n FOR UPDATE"),
-            {"s": store_id, "n": namespace_id},
-        )
 
 
 def count_all_uses(connection: Connection, store_id: int) -> None:
@@ -170,6 +178,7 @@ def set_aside(connection: Connection, store_id: int, gaps: Sequence[Gap], number
     Raises:
         CorruptionError: more of a content would go than was counted; nothing is changed.
     """
+    take_turn(connection, store_id)
     namespace_id = gaps[0].namespace_id
     moment = connection.execute(
         text("SELECT COALESCE(MAX(set_aside_us), 0) FROM expired_entry WHERE store_id = :s"), {"s": store_id}
@@ -218,7 +227,7 @@ def _uncount(connection: Connection, binds: dict[str, int]) -> None:
     unused = f"SELECT g.digest FROM {_GONE} g JOIN object_use u ON u.store_id = :s AND u.digest = g.digest AND u.uses = g.n"
     connection.execute(
         text(
-            "UPDATE blob SET is_checked = 0 WHERE state = 'live' AND is_checked = 1 AND id IN"
+            "UPDATE blob SET is_checked = 0 WHERE state = 'live' AND id IN"
             f" (SELECT o.blob_id FROM object o WHERE o.store_id = :s AND o.digest IN ({unused}))"
         ),
         binds,
@@ -250,6 +259,7 @@ def list_set_aside(connection: Connection, store_id: int) -> Iterator[tuple[int,
 
 def put_back(connection: Connection, store_id: int, namespace_id: int) -> int:
     """Put the entries of a namespace that were set aside back, count them, and return how many those are."""
+    take_turn(connection, store_id)
     ids = {"s": store_id, "n": namespace_id}
     mine = "FROM expired_entry WHERE store_id = :s AND namespace_id = :n"
     connection.execute(
@@ -273,6 +283,7 @@ def put_back(connection: Connection, store_id: int, namespace_id: int) -> int:
 
 def collect_entries(connection: Connection, store_id: int, before_us: int) -> list[int]:
     """Delete for good what was set aside up to a moment, with the versions it belonged to; return the namespaces of those."""
+    take_turn(connection, store_id)
     binds = {"s": store_id, "t": before_us, "now": now_us(connection)}
     which = "store_id = :s AND expired_us IS NOT NULL AND collected_us IS NULL AND set_aside_us <= :t"
     touched = connection.execute(text(f"SELECT DISTINCT namespace_id FROM version WHERE {which} ORDER BY namespace_id"), binds)

@@ -31,6 +31,7 @@ from vds.index.collect import (
     measure_uses,
 )
 from vds.index.database import Connection, now_us
+from vds.index.erasure import displace, list_erased_placed
 from vds.index.reach import find_partly_used
 from vds.index.retired import find_oldest_left, mark_unneeded_lists
 from vds.index.schema import OPEN
@@ -41,9 +42,9 @@ from vds.index.uses import (
     list_expired_uncollected,
     list_kept_numbers,
     list_uncounted,
-    lock_counted,
     plan_gaps,
     set_aside,
+    take_turn,
 )
 from vds.model.batch import batched
 from vds.ops.counting import count_everything
@@ -149,7 +150,9 @@ def collect(doors: Doors, terms: CollectTerms, progress: Progress, *, dry_run: b
         store_bytes = measure_store(connection, doors.store.id).size_bytes
     _check_share(terms, store_bytes, [*_list_dead(doors), *_list_due(doors, terms)])
     progress.stage("condemning")
+    again = _displace_erased(doors)
     dead, mostly = _condemn(doors, progress)
+    mostly += [use for use in _measure(doors, again) if use.used_bytes and use not in mostly]
     repacked = repack(doors, mostly, author=terms.author, progress=progress) if terms.repacks else Repacked()
     progress.stage("deleting")
     before_us = _grace_end_us(doors, terms)
@@ -187,6 +190,19 @@ def _abort_dead(doors: Doors) -> int:
         dead = [upload_id for upload_id, process in list_processes(connection, doors.store.id) if is_gone(process)]
     gone = doors.index.run(partial(abort_uploads, upload_ids=dead)) if dead else 0
     return gone + doors.index.run(lambda connection: abort_silent_uploads(connection, doors.store.id))
+
+
+def _displace_erased(doors: Doors) -> list[int]:
+    """Take what was erased, and came back with an upload that was just finishing, out of the index; return its blobs."""
+    with doors.index.read() as connection:
+        digests = list_erased_placed(connection, doors.store.id)
+    found = [doors.index.run(partial(displace, store_id=doors.store.id, digest=digest)) for digest in digests]
+    return sorted({blob_id for blob_id in found if blob_id is not None})
+
+
+def _measure(doors: Doors, blob_ids: Sequence[int]) -> list[BlobUse]:
+    with doors.index.read() as connection:
+        return measure_uses(connection, doors.store.id, blob_ids) if blob_ids else []
 
 
 def _shorten_histories(doors: Doors, namespace_ids: Sequence[int]) -> None:
@@ -264,8 +280,7 @@ def _set_aside(doors: Doors) -> int:
 
 def _set_aside_some(store_id: int, gaps: list[Gap], connection: Connection) -> int:
     """Set aside some gaps of a namespace, unless an undo or an upload came between; in the caller's transaction."""
-    namespace_id = gaps[0].namespace_id
-    lock_counted(connection, store_id, namespace_id)  # undo and other collectors take turns
+    take_turn(connection, store_id)  # before a look at what is to be done
     now = {gap: numbers for found, numbers in _plan_set_aside(connection, store_id) for gap in found}
     still = [gap for gap in gaps if gap in now]
     if not still:

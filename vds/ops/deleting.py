@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from vds.blobs.objects import DIGEST_METADATA
 from vds.blobs.packs import read_footer
 from vds.engine.doors import Doors
+from vds.engine.guards import check_same_story
 from vds.engine.journal import AddedRecord, add_store_record, publish_store_record
 from vds.errors import ConflictError, CorruptionError, FormatError, NotFoundError
 from vds.index.collect import BlobUse, begin_deleting, list_deleting, mark_deleted, reap
@@ -86,7 +87,7 @@ def delete_abandoned(
 
 
 def finish_deleting(doors: Doors, progress: Progress) -> Deleted:
-    """Delete what an earlier run meant to delete and did not come to; its records are in the container already."""
+    """Delete what an earlier run meant to delete and did not come to."""
     done = Deleted()
     _finish(doors, done, progress)
     return done
@@ -156,7 +157,7 @@ def _check_no_last_copy(connection: Connection, doors: Doors, blob: BlobUse, dig
 
 
 def _finish(doors: Doors, done: Deleted, progress: Progress) -> None:
-    """Delete every blob that is `deleting`; each such row's key is in the store's log."""
+    """Delete every blob that is `deleting`, once each such row's key is in the store's log in the container."""
     after = 0
     while True:
         with doors.index.read() as connection:
@@ -164,6 +165,9 @@ def _finish(doors: Doors, done: Deleted, progress: Progress) -> None:
         if not blobs:
             return
         after = blobs[-1].blob_id
+        # After the look, not before: one that another collector moved here a moment ago has its record in the queue yet. Should a
+        # new index have taken that record's number, or this one have been put back meanwhile, nothing is deleted.
+        check_same_story(doors, dry_run=False)
         gone: list[BlobUse] = []
         with closing(parallel_map(lambda blob: _delete(doors, blob), blobs, ordered=False)) as deletions:
             for blob, reason in deletions:

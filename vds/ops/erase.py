@@ -1,7 +1,7 @@
 """Destroy one content for ever, in every version that holds it: personal data, for example. It cannot be undone.
 
-The versions stay, and so do their digests; only the bytes go, wherever the container has them: also where the index knows of no copy,
-such as the dead part of a pack. Reads of it say who erased it, when and why, and nobody can upload it again.
+The versions stay, and so do their digests; only the bytes go, wherever the container has them: also where the index knows of no
+copy, such as the dead part of a pack. Reads of it say who erased it, when and why, and nobody can upload it again.
 """
 
 from __future__ import annotations

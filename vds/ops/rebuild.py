@@ -165,9 +165,10 @@ def _name_index(making: Making, log: StoreLog, index: NewIndex, incarnation: str
         ConflictError: one was.
     """
     for _ in range(FORMAT_TRIES_MAX):
+        newest = list(making.blobs.list_blobs(FORMAT_PREFIX))[-1]
+        # After the listing: a rebuild that was begun later, and has ended, is seen here or in the number it took.
         if making.blobs.find_blob(store_key(log.number + 1)) is not None:
             raise superseded_error()
-        newest = list(making.blobs.list_blobs(FORMAT_PREFIX))[-1]
         body = read_record(making.blobs, newest.key, newest.size_bytes)
         with making.sink.database.read() as connection:
             created_at = format_moment(moment_of(now_us(connection)))

@@ -152,14 +152,16 @@ class Replay:
         return True
 
     def _tell_apart(self, step: Step) -> None:
-        """Let what a version changed begin with it; where its list is gone, all of it seems older."""
+        """Let what a version changed itself begin with it; where its list is gone, all of it seems older."""
         self._making.sink.flush()
         try:
             for rows in batched(open_changes(self._making.blobs, step.changes), BATCH_ROWS):
                 paths = [row.path for row in rows if row.digest is not None]
                 self._making.sink.run(lambda connection, paths=paths: begin_later(connection, self._space, step.number, paths))  # type: ignore[misc]
-        except CorruptionError:
-            return  # collection may have taken it: the checkpoint stands for it
+        except CorruptionError as err:
+            key = step.changes.key or journal_key(self._line.uid, step.number)
+            detail = f"which files version {step.number} itself changed is not known: {err}"
+            self._making.report("changes", Gap(key, "damaged", detail), name=self._line.name)
 
     def _go_on(self) -> None:
         """Apply the lists after the one it began with."""

@@ -13,7 +13,7 @@ from vds.index.database import Connection
 from vds.index.placements import revive_blobs
 from vds.index.restore import find_unrestorable, list_blobs_set_aside
 from vds.index.stores import read_namespace
-from vds.index.uses import list_set_aside, lock_counted, put_back
+from vds.index.uses import list_set_aside, put_back, take_turn
 from vds.model.batch import batched
 from vds.model.storelog import pack_numbers
 
@@ -71,11 +71,11 @@ def uncollect(doors: Doors, *, author: str, dry_run: bool = False) -> UndoReport
 def _restore(doors: Doors, owner: int, author: str, connection: Connection) -> tuple[list[int], AddedRecord] | str | None:
     """Restore the expired versions of a namespace, in the caller's transaction; a text says why that cannot be."""
     store_id = doors.store.id
+    take_turn(connection, store_id)
     blob_ids = list_blobs_set_aside(connection, store_id, owner)
     for state in ("condemned", "live"):
         lock_blobs(connection, blob_ids, state)
     revive_blobs(connection, blob_ids)
-    lock_counted(connection, store_id, owner)
     missing = find_unrestorable(connection, store_id, owner)
     if missing:
         return f"object {missing} of theirs is deleted already"

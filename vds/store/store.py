@@ -10,7 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-from vds.engine.journal import check_serving, flush_line
+from vds.engine.journal import check_serving, check_store_fresh, flush_line
 from vds.engine.resolve import resolve
 from vds.index.commit import find_commit_place
 from vds.index.datasets import list_datasets
@@ -203,7 +203,7 @@ class Store:
         with doors.index.read() as connection:
             place = find_commit_place(connection, doors.store.id, commit_id)
             namespace = read_namespace(connection, place.namespace_id) if place else None
-        check_serving(doors)
+        check_store_fresh(doors)  # as an acknowledgement is: another index may have been made without it
         if place is None or namespace is None or place.number > namespace.visible:
             return None
         return self.namespace(namespace.name)._version(Point(number=place.number))

@@ -272,6 +272,15 @@ class TestRecordsThatAreNotBelieved:
             told.open(f"{NAME}@2")
         assert told.journal(2) in caught.value.message
 
+    def test_another_ones_record_where_a_moment_is_looked_for(self, told: Unindexed) -> None:
+        """That one is younger: to go by it would mean an older version than is asked for."""
+        ref = f"{NAME}@{moment_of(told.store.get(f'{NAME}@2'))}"
+        assert told.open(ref).number == 2
+        told.damage(told.journal(2), told.driver.read_range(told.journal(3)))
+        with pytest.raises(CorruptionError) as caught:
+            told.open(ref)
+        assert told.journal(2) in caught.value.message
+
     @pytest.mark.parametrize("number", [1, 2, 3])
     def test_a_record_that_was_changed_breaks_the_chain(self, told: Unindexed, number: int) -> None:
         key = told.journal(number)

@@ -21,11 +21,16 @@ from vds.index.staging import REMOVED, WRITTEN, NewUpload, StagedRow, UploadRow,
 from vds.index.stores import NamespaceRow, StoreRow, add_namespace, put_store, read_namespace
 from vds.model.content import Member
 from vds.model.entry import MODE_FILE
+from vds.model.ulid import RANDOM_BYTES, new_ulid
 from vds.model.version import ChangeListRef
 
 Outcome = Committed | PlanAgain | BlobsGone
 HOUR_US = 3600 * 1_000_000
 _numbers = itertools.count(1)
+
+
+def ulid(number: int) -> str:
+    return new_ulid(number, bytes(RANDOM_BYTES))
 
 
 def digest_of(body: bytes) -> bytes:
@@ -58,10 +63,10 @@ class Ledger:
 
     def __post_init__(self) -> None:
         number = next(_numbers)
-        self.store = self.database.run(lambda c: put_store(c, f"store-{number}", f"incarnation-{number}"))
+        self.store = self.database.run(lambda c: put_store(c, ulid(number), f"incarnation-{number}"))
 
     def namespace(self, name: str = "team/raw") -> NamespaceRow:
-        return self.database.run(lambda c: add_namespace(c, self.store.id, f"ns-{next(_numbers)}", name, now_us(c)))
+        return self.database.run(lambda c: add_namespace(c, self.store.id, ulid(next(_numbers)), name, now_us(c)))
 
     def now(self, namespace: NamespaceRow) -> NamespaceRow:
         with self.database.read() as connection:
@@ -85,7 +90,8 @@ class Ledger:
 
     def open(self, namespace: NamespaceRow, on_touched: OnTouched = "win", **terms: object) -> Writer:
         token = f"token-{next(_numbers)}"
-        new = NewUpload(token, namespace.id, self.now(namespace).head, None, "ada", "", "{}", False, f"commit-{token}", HOUR_US)
+        commit_id = ulid(next(_numbers))
+        new = NewUpload(token, namespace.id, self.now(namespace).head, None, "ada", "", "{}", False, commit_id, HOUR_US)
 
         def work(connection: Connection) -> tuple[UploadRow, int]:
             upload = add_upload(connection, self.store.id, new)

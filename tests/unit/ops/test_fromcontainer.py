@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pickle
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.unit.store.trees import write_tree
 from vds.blobs.objects import fresh_ulid, pack_key
 from vds.blobs.packs import MEMBER_BYTES_END
 from vds.engine import foundplaces as foundplaces_module
+from vds.engine.recorded import VersionLine
 from vds.errors import (
     CorruptionError,
     DownloadError,
@@ -30,6 +32,10 @@ from vds.errors import (
     VdsError,
 )
 from vds.files import localmanifest
+from vds.model.checkpoint import CheckpointKey
+from vds.model.digest import Digest
+from vds.model.entry import MODE_FILE
+from vds.model.manifest import ChangeListEncoder, ChangeRow
 from vds.model.ulid import new_ulid
 from vds.model.version import VersionRecord
 from vds.store import Version, noindex
@@ -255,12 +261,46 @@ class TestWhereItBegins:
             assert line.files(f"{NAME}@4") == {"a": b"2", "b": b"4", "c": b"3"}
         assert any(last in message for message in caplog.messages)
 
-    def test_a_checkpoint_of_other_files_is_not_believed(self, line: Unindexed, checkpoints: list[str]) -> None:
-        """Its digest is right, as whoever wrote it wrote its key: but it does not add up to its version."""
-        first, last = checkpoints
-        line.driver.copy_blob(first, first.replace("0000000000000002-", "0000000000000003-"))
+    def test_a_checkpoint_of_another_version_is_not_believed(self, line: Unindexed, checkpoints: list[str]) -> None:
+        line.driver.copy_blob(checkpoints[0], checkpoints[0].replace("0000000000000002-", "0000000000000003-"))
         assert line.files(f"{NAME}@3") == {"a": b"2", "b": b"1", "c": b"3"}
-        assert last.replace("0000000000000004-", "0000000000000003-") != first
+
+    def test_a_checkpoint_that_somebody_made_up_is_not_believed(self, line: Unindexed, caplog: pytest.LogCaptureFixture) -> None:
+        """It has as many rows as its version, and the digest that its key says; but it does not add up to the same bytes."""
+        encoder = ChangeListEncoder()
+        rows = [
+            ChangeRow(path, Digest.of(b"1").raw, size_bytes, MODE_FILE, 0) for path, size_bytes in (("a", 1), ("b", 1), ("z", 9))
+        ]
+        body = b"".join(encoder.frames(rows))
+        key = str(CheckpointKey(line.uid(), 3, encoder.digest, fresh_ulid()))
+        line.driver.put_if_absent(key, body)
+        with caplog.at_level(logging.WARNING):
+            assert line.files(f"{NAME}@3") == {"a": b"2", "b": b"1", "c": b"3"}
+        assert any(key in message for message in caplog.messages)
+
+    def test_a_damaged_record_before_the_first_that_is_needed_does_not_matter(
+        self, line: Unindexed, checkpoints: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not even when it is read ahead, and fails first."""
+        for key in checkpoints:
+            line.driver.delete_blob(key)
+        line.damage(line.journal(2), b"{}")
+        has_failed = threading.Event()
+        real = VersionLine.get
+
+        def get(self: VersionLine, number: int) -> VersionRecord:
+            if number == 6:
+                assert has_failed.wait(60)
+            try:
+                return real(self, number)
+            except CorruptionError:
+                has_failed.set()
+                raise
+
+        monkeypatch.setattr(VersionLine, "get", get)
+        assert line.files(f"{NAME}@6") == {"a": b"6", "b": b"5", "c": b"5"}
+        with pytest.raises(CorruptionError):
+            line.open(f"{NAME}@4")
 
     def test_keys_that_are_none_are_passed_over(self, line: Unindexed) -> None:
         prefix = f"checkpoints/{line.uid()}/"

@@ -302,7 +302,7 @@ def test_what_leaves_use_while_it_is_read_is_not_judged(sample: Sample, monkeypa
 def test_what_is_written_while_it_is_checked_is_no_finding(
     collects: bool, sample: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whole uploads, then collections too, between the reading of the index and the listing of the container, at every listing."""
+    """Uploads, then collections too, between the reading of the index and the listing of the container, at every listing."""
     list_blobs = DirectoryDriver.list_blobs
     numbers = itertools.count()
     source = sample.root.parent / "more"

@@ -10,7 +10,7 @@ import pytest
 from tests.support import write_tree
 from tests.unit.ops.remade import Remade
 from vds.engine.checkpoint import write_checkpoint
-from vds.errors import CorruptionError
+from vds.errors import CorruptionError, NotFoundError
 from vds.index.placements import find_placements
 from vds.index.schema import OPEN
 from vds.model.digest import Digest
@@ -236,3 +236,60 @@ def find_placements_of(made: Remade, digest: Digest) -> str:
     doors = made.store._handle.doors
     with doors.index.read() as connection:
         return find_placements(connection, doors.store.id, [digest.raw])[digest.raw].key
+
+
+def expire_first_three(long: Remade) -> tuple[dict[int, list[str]], dict[str, list[int]]]:
+    """Let the versions before the fourth go, of which there is a checkpoint then; return what is left, and what changed when."""
+    assert write_checkpoint(long.store._handle.doors, long.namespace("a"), 4)
+    long.store.expire(["a@1", "a@2", "a@3"], dry_run=False)
+    for _ in range(3):  # entries, then versions, then the lists that no version needs
+        long.store.gc(dry_run=False, grace_hours=0, max_share=1, show_progress=False)
+    return {number: long.paths("a", number) for number in (4, 5)}, logs(long)
+
+
+def logs(long: Remade) -> dict[str, list[int]]:
+    """Return the versions that changed a path."""
+    namespace = long.store.namespace("a")
+    return {path: [version.number for version in namespace.log(path)] for path in ("1", "one", "two/0007919", "5", "")}
+
+
+def test_a_replay_begins_with_the_checkpoint_of_the_oldest_version_left(long: Remade) -> None:
+    first, second = list_key(long, "a", 2), list_key(long, "a", 4)
+    before, log = expire_first_three(long)
+    assert log == {"1": [], "one": [], "two/0007919": [4], "5": [5], "": [5, 4]}
+    assert long.blobs.find_blob(first) is None  # nobody needs it any more
+    assert long.rebuild().gaps == ()
+    assert ({number: long.paths("a", number) for number in (4, 5)}, logs(long)) == (before, log)
+    with pytest.raises(NotFoundError, match="expired"):
+        long.paths("a", 3)
+    long.remove(second)  # without it, all that the checkpoint names seems older than the fourth version
+    gap = long.only(long.rebuild())
+    assert (gap.kind, gap.key, gap.versions) == ("changes", second, ())
+    assert {number: long.paths("a", number) for number in (4, 5)} == before
+    assert logs(long) == {**log, "two/0007919": []}
+    assert long.remembered() == []
+
+
+@pytest.mark.parametrize("change", [flip, lambda body: body[:-1], lambda body: b""])
+def test_without_its_checkpoint_a_replay_begins_earlier(long: Remade, change: Callable[[bytes], bytes]) -> None:
+    assert write_checkpoint(long.store._handle.doors, long.namespace("a"), 4)
+    long.store.expire(["a@1", "a@2", "a@3"], dry_run=False)
+    before = {number: long.paths("a", number) for number in (4, 5)}
+    [key] = long.keys("checkpoints/")
+    long.replace(key, change)
+    gap = long.only(long.rebuild())
+    assert (gap.kind, gap.key, gap.versions) == ("checkpoint", key, ())
+    assert {number: long.paths("a", number) for number in (4, 5)} == before
+    assert long.remembered() == []
+    assert write_checkpoint(long.store._handle.doors, long.namespace("a"), 4)  # the index does not count on the bad one
+
+
+def test_without_its_checkpoint_and_the_lists_before_it_a_namespace_is_lost(long: Remade) -> None:
+    expire_first_three(long)
+    [key] = long.keys("checkpoints/")
+    long.replace(key, flip)
+    report = long.rebuild()
+    assert [(gap.kind, gap.versions) for gap in report.gaps] == [("checkpoint", ()), ("changes", ((2, NUMBER_MAX),))]
+    with pytest.raises(CorruptionError, match="lost"):
+        long.paths("a", 5)
+    assert [version.number for version in long.store.namespace("a").log()] == [5, 4]
