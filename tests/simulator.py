@@ -115,11 +115,11 @@ def fault_at(place: tuple[str, str, int], kind: Kind, delay_s: float = 60.0) -> 
 
 
 def drawn(seed: object, share: float, kinds: Iterable[Kind] = tuple(_CALLS), delay_s_max: float = 120.0) -> Plan:
-    """Return the plan by which a share of the calls goes wrong, each in a way that its number and the seed decide."""
+    """Return the plan by which a share of the calls goes wrong, each in a way that its place and the seed decide."""
     allowed = set(kinds)
 
     def plan(call: Call) -> Fault | None:
-        chance = random.Random(f"{seed}/{call.number}")
+        chance = random.Random(f"{seed}/{call.place}")
         possible = [kind for kind in kinds_of(call.name) if kind in allowed]
         if not possible or chance.random() >= share:
             return None

@@ -23,7 +23,7 @@ from benchmarks.peers.measure import Figures, Job, peak_rss_mib, run_peer
 from benchmarks.peers.vds_upload import NAMESPACE, store_url
 
 PROCESSES = 16
-FILES_EACH = 2
+FILES_EACH = 1
 FILE_BYTES = 1_000
 
 _START_TIMEOUT_S = 120

@@ -120,7 +120,7 @@ class BadDay:
         self.site.service.plan = drawn(seed, BLOB_SHARE, KINDS, DELAY_S_MAX)
 
         def plan(statement: Statement) -> SqlKind | None:
-            chance = random.Random(f"{seed}/{statement.number}")
+            chance = random.Random(f"{seed}/{statement.place}")
             return chance.choice(statement.kinds) if chance.random() < STATEMENT_SHARE else None
 
         self.site.sql.plan = plan

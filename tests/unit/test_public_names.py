@@ -19,6 +19,7 @@ SIGNATURES: dict[str, tuple[object, str]] = {
     "vds.join": (vds.join, "token"),
     "vds.refresh": (vds.refresh, ""),
     "vds.load_lock": (vds.load_lock, "path=None"),
+    "vds.rebuild_index": (vds.rebuild_index, "url=None, *, index=None, credential=None, show_progress=True"),
     "Lock.get": (Lock.get, "self, ref, store=None"),
     "Lock.check": (Lock.check, "self, store=None, refs=None"),
     "Store.now": (Store.now, "self"),

@@ -25,6 +25,7 @@ from vds.blobs.answers import Asked, BlobMissingError, RangeError, check_address
 from vds.blobs.credential import Credential, choose_credential, principal_of
 from vds.blobs.driver import Blob, Block, Buffer, check_key, check_metadata
 from vds.blobs.hot import HotCalls, open_hot
+from vds.blobs.http1 import Answer
 from vds.blobs.location import AZURITE_ACCOUNT, AzureLocation
 from vds.blobs.sdk import STORAGE_SCOPE, open_client, sdk_credential, translated
 from vds.blobs.share import ask_delegation_key, check_times, open_signer
@@ -159,8 +160,13 @@ class AzureDriver:
 
     def find_blob(self, key: str) -> Blob | None:
         """Return size, etag and metadata, or None when it is not there."""
+        asked = self._asked(f"look for blob {key!r}")
         try:
-            with self._translated(f"look for blob {key!r}"):
+            with translated(asked):
+                hot = self._opened().hot
+                answer = hot.head_blob(asked, self._path(key)) if hot is not None else None
+                if answer is not None:
+                    return _blob_of(key, answer) if answer.status == 200 else None
                 found = self._blob(key).get_blob_properties()
         except BlobMissingError:
             return None
@@ -378,6 +384,12 @@ class AzureDriver:
 
 def _past_end(key: str, size_bytes: int, start_bytes: int, end_bytes: int) -> CorruptionError:
     return CorruptionError(f"blob {key!r} has {size_bytes} bytes: cannot read {start_bytes} to {end_bytes}", hint="run: vds fsck")
+
+
+def _blob_of(key: str, answer: Answer) -> Blob:
+    """Return the blob that the answer to a HEAD tells of."""
+    metadata = {name.removeprefix("x-ms-meta-"): value for name, value in answer.headers.items() if name.startswith("x-ms-meta-")}
+    return Blob(key, int(answer.headers["content-length"]), answer.headers["etag"].strip('"'), metadata)
 
 
 def _etag(answer: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The calls that every file needs, without the SDK: Put Blob, Put Block, Put Block List, Get Blob.
+"""The calls that every file or commit needs, without the SDK: Put Blob, Put Block, Put Block List, Get Blob, its properties.
 
 The SDK's pipeline costs half a millisecond of the interpreter for each request, more than reading, hashing and sending 1 MiB; a
 list of blocks through it costs three.
@@ -151,6 +151,20 @@ class HotCalls:
         if answer is None or answer.status != 206 or not answer.is_filled or "content-encoding" in answer.headers:
             return False
         return answer.headers.get("content-range", "").partition("/")[0] == f"bytes {offset_bytes}-{end - 1}"
+
+    def head_blob(self, asked: Asked, path: str) -> Answer | None:
+        """Return what the service says of a blob (200) or of its absence (404); None: the SDK must be asked.
+
+        Raises:
+            UnavailableError: no try got through.
+        """
+        answer = self._send(asked, Request("HEAD", path), b"", 0)
+        if answer is None:
+            return None
+        if answer.status == 404 and answer.headers.get("x-ms-error-code") == "BlobNotFound":
+            return answer  # not the container, say
+        is_known = answer.status == 200 and "etag" in answer.headers and answer.headers.get("content-length", "").isdigit()
+        return answer if is_known else None
 
     def close(self) -> None:
         """Let go of idle connections; idempotent. A later call opens new ones."""

@@ -40,13 +40,14 @@ class Answer:
     is_filled: bool = False
 
 
-def read_answer(stream: BinaryIO, body_bytes_max: int = 0, target: memoryview | None = None) -> Answer:
+def read_answer(stream: BinaryIO, body_bytes_max: int = 0, target: memoryview | None = None, *, has_body: bool = True) -> Answer:
     """Return the next answer, with its body when it has a known length of at most `body_bytes_max`, or is a short remark.
 
     Args:
         stream: buffered.
         body_bytes_max: the longest body that is read.
         target: takes the body of a success (2xx) that has exactly its length; after an error it holds anything.
+        has_body: False after a HEAD, whose answer says the length of a body that does not come.
 
     Raises:
         HTTPException: it is no HTTP, or ends early; `RemoteDisconnected` when not one byte came.
@@ -58,7 +59,7 @@ def read_answer(stream: BinaryIO, body_bytes_max: int = 0, target: memoryview | 
         version, status = _read_status(stream)
         headers = _read_headers(stream)
     asked_to_close = "close" in headers.get("connection", "").lower() or version == b"HTTP/1.0"
-    if status in (204, 304):
+    if status in (204, 304) or not has_body:
         return Answer(status, headers, b"", asked_to_close)
     if "transfer-encoding" in headers:
         body = _read_chunks(stream)

@@ -155,7 +155,7 @@ class _Connection:
             self._send(head, body)
         except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError) as err:
             return self._read_early_answer(err)
-        return read_answer(self._stream, body_bytes_max, target)
+        return read_answer(self._stream, body_bytes_max, target, has_body=not head.startswith(b"HEAD "))
 
     def close(self) -> None:
         self._stream.close()

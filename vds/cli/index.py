@@ -1,9 +1,10 @@
-"""`vds index`: upgrade, grants."""
+"""`vds index`: upgrade, rebuild, grants."""
 
 from __future__ import annotations
 
 import click
 
+from vds.cli import rebuild
 from vds.cli.options import command
 from vds.cli.shell import Shell
 from vds.model.access import ACCESSES, Access
@@ -17,6 +18,7 @@ def add_to(group: click.Group) -> None:
         """Look after a store's database."""
 
     _add_upgrade(index)
+    rebuild.add_to(index)
     _add_grants(index)
 
 

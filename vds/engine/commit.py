@@ -139,7 +139,7 @@ def foresee(doors: Doors, request: CommitRequest, base: int) -> Counts:
     doors.index.run(lambda connection: request.plan(connection, base))
     with doors.index.read() as connection:  # nobody else writes these rows, and the base stays as it is
         counts = count_changes(connection, area, base)
-        clashes = find_clashes(connection, area, base) if counts.added else []
+        clashes = find_clashes(connection, area, base, counts.total) if counts.added else []
         if counts.total == 0:  # else whoever goes on asks before anything is written
             check_line_whole(connection, read_namespace(connection, area.namespace_id))
     if clashes:

@@ -65,19 +65,19 @@ def publish(doors: Doors, line: Line, owner_id: int, number: int, *, first: int 
         RecordDivergedError: the container holds another record under this number.
     """
     with doors.index.read() as connection:
-        queued = list_records(connection, doors.store.id, line, owner_id, number)
-    _flush(doors, [record for record in queued if record.number >= (number if first is None else first)])
+        own = list_records(connection, doors.store.id, line, owner_id, number, first=number if first is None else first)
+        lowest = None if own else find_lowest(connection, doors.store.id, line, owner_id)
+    if own:
+        lowest = _flush(doors, own)
     help_at, pause_s = time.monotonic() + HELP_OTHERS_AFTER_S, _POLL_S_MIN
-    while True:
-        with doors.index.read() as connection:
-            lowest = find_lowest(connection, doors.store.id, line, owner_id)
-        if lowest is None or lowest > number:
-            return
+    while lowest is not None and lowest <= number:
         if time.monotonic() >= help_at:
             flush_line(doors, line, owner_id, up_to=number)
-            continue
-        time.sleep(pause_s)
-        pause_s = min(pause_s * 1.5, _POLL_S_MAX)
+        else:
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, _POLL_S_MAX)
+        with doors.index.read() as connection:
+            lowest = find_lowest(connection, doors.store.id, line, owner_id)
 
 
 def flush_line(doors: Doors, line: Line | None = None, owner_id: int | None = None, up_to: int | None = None) -> int:
@@ -99,6 +99,8 @@ def flush_overdue(doors: Doors, namespace: NamespaceRow) -> None:
     Raises:
         RecordDivergedError: a record of the namespace cannot be written: no more versions may follow it.
     """
+    if namespace.visible == namespace.head:
+        return
     with doors.index.read() as connection:
         lowest = find_lowest(connection, doors.store.id, "version", namespace.id)
         overdue = lowest is not None and now_us(connection) - committed_us(connection, namespace, lowest) > OVERDUE_US
@@ -106,15 +108,22 @@ def flush_overdue(doors: Doors, namespace: NamespaceRow) -> None:
         flush_line(doors, "version", namespace.id)
 
 
-def _flush(doors: Doors, records: Sequence[QueuedRecord]) -> None:
+def _flush(doors: Doors, records: Sequence[QueuedRecord]) -> int | None:
+    """Write records, and return the lowest number of the last one's line that is not known to be written then."""
+    lowest = None
     for record in records:
         put_record(doors.blobs, record.key, record.body)
         # A crash here leaves a written record in the queue: the next flush finds it there with equal bytes.
-        doors.index.run(_remover(doors.store.id, record))
+        lowest = doors.index.run(_remover(doors.store.id, record))
+    return lowest
 
 
-def _remover(store_id: int, record: QueuedRecord) -> Callable[[Connection], None]:
-    return lambda connection: remove_record(connection, store_id, record)
+def _remover(store_id: int, record: QueuedRecord) -> Callable[[Connection], int | None]:
+    def remove(connection: Connection) -> int | None:
+        remove_record(connection, store_id, record)
+        return find_lowest(connection, store_id, record.line, record.owner_id)
+
+    return remove
 
 
 def check_namespace_fresh(doors: Doors, namespace: NamespaceRow) -> NamespaceRow:

@@ -120,6 +120,8 @@ class Outbox:
 
     def find_erased(self, digests: Sequence[bytes]) -> dict[bytes, ErasedRow]:
         """Return which of these contents were erased, and must not come again; mostly without a question, as nothing ever was."""
+        if self._has_erased is False:
+            return {}
         with self._doors.index.read() as connection:
             if self._has_erased is None:
                 self._has_erased = has_erased(connection, self._store_id)

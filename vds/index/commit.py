@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
@@ -135,9 +135,10 @@ def commit_staged(connection: Connection, area: Area, planned: Planned, terms: C
         if decision == "recount":
             mark_changed(connection, area, head.head)
             counts = count_changes(connection, area, head.head)
-    if _has_lost_entries(connection, area, planned.base):
+    lost = _find_lost_entries(connection, area, planned.base, began_at)
+    if planned.base in lost:
         return PlanAgain()
-    if _has_lost_entries(connection, area, began_at):
+    if began_at in lost:
         raise ConflictError(
             f"version {began_at} of {head.name!r}, which this began from, has expired and was collected meanwhile",
             versions=[began_at],
@@ -169,22 +170,25 @@ def find_commit_place(connection: Connection, store_id: int, commit_id: str) -> 
     return CommitPlace(row.namespace_id, row.number) if row else None
 
 
-def _has_lost_entries(connection: Connection, area: Area, number: int) -> bool:
-    """Return whether what changed since a version can no longer be told, as entries of it were set aside.
+def _find_lost_entries(connection: Connection, area: Area, base: int, began_at: int) -> set[int]:
+    """Return of which of these versions it can no longer be told what changed since, as entries of them were set aside.
 
     To be asked after what changed was looked at: what is set aside later than this was seen.
     """
-    row = connection.execute(
-        text("SELECT set_aside_us FROM version WHERE store_id = :s AND namespace_id = :n AND number = :v"),
-        area.binds(0, v=number),
-    ).one_or_none()
-    return row is not None and row.set_aside_us is not None
+    found = connection.execute(
+        text(
+            "SELECT number FROM version WHERE store_id = :s AND namespace_id = :n AND number IN (:base, :began_at)"
+            " AND set_aside_us IS NOT NULL"
+        ),
+        area.binds(base, began_at=began_at),
+    )
+    return set(found.scalars())
 
 
 def _check_shrink(connection: Connection, area: Area, head: NamespaceRow, counts: Counts, terms: CommitTerms) -> None:
     if terms.allow_shrink or counts.removed <= SHRINK_FILES_MIN:
         return
-    file_count, _ = _totals(connection, area, head.head)
+    file_count = _parent(connection, area, head.head).file_count
     if counts.removed * 2 > file_count:
         raise InvalidInputError(
             f"this would remove {counts.removed} of the {file_count} files of namespace {head.name!r}",
@@ -192,12 +196,20 @@ def _check_shrink(connection: Connection, area: Area, head: NamespaceRow, counts
         )
 
 
-def _totals(connection: Connection, area: Area, number: int) -> tuple[int, int]:
+class _Parent(NamedTuple):
+    """What a version takes over from the one before it."""
+
+    file_count: int
+    size_bytes: int
+    created_us: int
+
+
+def _parent(connection: Connection, area: Area, number: int) -> _Parent:
     row = connection.execute(
-        text("SELECT file_count, size_bytes FROM version WHERE store_id = :s AND namespace_id = :n AND number = :v"),
+        text("SELECT file_count, size_bytes, created_us FROM version WHERE store_id = :s AND namespace_id = :n AND number = :v"),
         area.binds(0, v=number),
     ).one_or_none()
-    return (row.file_count, row.size_bytes) if row else (0, 0)
+    return _Parent(*row) if row else _Parent(0, 0, 0)
 
 
 def _move_intervals(connection: Connection, area: Area, head: NamespaceRow, counts: Counts) -> bool:
@@ -242,7 +254,7 @@ def _add_records(
     number = head.head + 1
     if planned.sent is not None:
         _claim_change_list(connection, At(area.store_id, head.id, number), planned.sent)
-    file_count, size_bytes = _totals(connection, area, head.head)
+    parent = _parent(connection, area, head.head)
     record = VersionRecord(
         store=terms.store_uid,
         namespace=head.uid,
@@ -250,7 +262,8 @@ def _add_records(
         number=number,
         parent=head.head_digest,
         commit_id=terms.commit_id,
-        created_at=_created_at(connection, area, head.head),
+        # The database's time, but always later than the parent's: clocks go backwards, histories must not.
+        created_at=moment_of(max(stamp_us(connection, area.store_id), parent.created_us + 1)),
         operation=terms.operation,
         author=terms.author,
         message=terms.message,
@@ -260,8 +273,8 @@ def _add_records(
         added=counts.added,
         modified=counts.modified,
         removed=counts.removed,
-        file_count=file_count + counts.added - counts.removed,
-        size_bytes=size_bytes + counts.size_delta_bytes,
+        file_count=parent.file_count + counts.added - counts.removed,
+        size_bytes=parent.size_bytes + counts.size_delta_bytes,
     )
     body = record.encode()
     digest = record_digest(VERSION_CONTEXT, body)
@@ -283,15 +296,6 @@ def _claim_change_list(connection: Connection, at: At, sent: SentList) -> None:
     if done.rowcount != 1:
         raise ConflictError("the change list of this commit was collected meanwhile", hint="commit again")
     add_manifest(connection, at, "changes", sent)
-
-
-def _created_at(connection: Connection, area: Area, parent: int) -> datetime:
-    """Return the database's time, but always later than the parent's: clocks go backwards, histories must not."""
-    earlier = connection.execute(
-        text("SELECT created_us FROM version WHERE store_id = :s AND namespace_id = :n AND number = :v"),
-        area.binds(0, v=parent),
-    ).scalar_one_or_none()
-    return moment_of(max(stamp_us(connection, area.store_id), (earlier or 0) + 1))
 
 
 def add_version(connection: Connection, area: Area, record: VersionRecord, digest: bytes) -> None:

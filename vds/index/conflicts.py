@@ -51,7 +51,8 @@ def judge_touched(
     """
     window = {"low": base, "high": head.head}
     versions = range(base + 1, head.head + 1)[:PATHS_SHOWN_MAX]
-    if read := _overlap(connection, area, window, "s.was_read = 1"):
+    ours = _overlap(connection, area, window)
+    if ours and (read := _overlap(connection, area, window, "s.was_read = 1")):
         raise ConflictError(
             f"{read[0]!r} was changed by others after this transaction read it",
             paths=read,
@@ -60,7 +61,6 @@ def judge_touched(
         )
     if rules.on_touched == "exact" and find_touched_under(connection, area, base, head.head, rules.prefix or ""):
         return "again"
-    ours = _overlap(connection, area, window)
     if ours and rules.on_touched == "conflict":
         raise ConflictError(
             f"{ours[0]!r} was changed again by a later version", paths=ours, versions=versions, hint=f"vds log {head.name}"
@@ -134,19 +134,17 @@ def _clashes_with_touched(connection: Connection, area: Area, window: dict[str, 
         f" AND e.end_version = {OPEN} AND NOT EXISTS (SELECT 1 FROM staged r WHERE r.store_id = :s AND r.part_id = :p"
         " AND r.path = e.path AND r.kind = 2)"
     )
-    above = connection.execute(
+    theirs = connection.execute(
         text(
-            f"SELECT t.path FROM ({added}) t WHERE EXISTS (SELECT 1 FROM staged s WHERE s.store_id = :s AND s.part_id = :p"
-            " AND s.path >= t.path || '/' AND s.path < t.path || '0' AND s.kind = 1 AND s.changed = 1)"
-            f" ORDER BY t.path LIMIT {PATHS_SHOWN_MAX}"
+            f"SELECT t.path, EXISTS (SELECT 1 FROM staged s WHERE s.store_id = :s AND s.part_id = :p AND s.path >= t.path || '/'"
+            f" AND s.path < t.path || '0' AND s.kind = 1 AND s.changed = 1) AS is_above FROM ({added}) t ORDER BY t.path"
         ),
         area.binds(0, **window),
-    )
-    found = list(above.scalars())
-    added_paths = connection.execute(text(added + " ORDER BY path"), area.binds(0, **window)).scalars()
+    ).all()
+    found = [row.path for row in theirs if row.is_above]
     ours = text(
         "SELECT path FROM staged WHERE store_id = :s AND part_id = :p AND kind = 1 AND changed = 1 AND path IN :paths"
     ).bindparams(bindparam("paths", expanding=True))
-    for batch in batched(distinct_ancestors(added_paths), 500):
+    for batch in batched(distinct_ancestors(row.path for row in theirs), 500):
         found.extend(connection.execute(ours, area.binds(0, paths=batch)).scalars())
     return sorted(set(found))[:PATHS_SHOWN_MAX]

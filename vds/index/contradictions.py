@@ -111,16 +111,16 @@ def find_lost_releases(connection: Connection, store_id: int) -> list[tuple[str,
 
 def find_wrong_uses(connection: Connection, store_id: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield (digest, uses that were counted, uses that there are) where the two differ."""
+    # Added up and not joined: SQLite would hold each of the one against all of the other.
     statement = (
-        "SELECT COALESCE(u.digest, c.digest), COALESCE(u.uses, 0), COALESCE(c.n, 0) FROM"
-        " (SELECT digest, uses FROM object_use WHERE store_id = :s) u FULL JOIN"
-        " (SELECT e.digest, COUNT(*) AS n FROM entry e JOIN counted k ON k.store_id = e.store_id"
-        " AND k.namespace_id = e.namespace_id WHERE e.store_id = :s AND e.first_version <= k.number GROUP BY e.digest) c"
-        " ON c.digest = u.digest WHERE COALESCE(u.uses, 0) <> COALESCE(c.n, 0)"
+        "SELECT digest, SUM(uses), SUM(n) FROM (SELECT digest, uses, 0 AS n FROM object_use WHERE store_id = :s"
+        " UNION ALL SELECT e.digest, 0, 1 FROM entry e JOIN counted k ON k.store_id = e.store_id"
+        " AND k.namespace_id = e.namespace_id WHERE e.store_id = :s AND e.first_version <= k.number) t"
+        " GROUP BY digest HAVING SUM(uses) <> SUM(n)"
     )
     for rows in fetch_batches(connection, statement, {"s": store_id}):
         for digest, counted, found in rows:
-            yield bytes(digest), counted, found
+            yield bytes(digest), int(counted), int(found)
 
 
 def find_needed(connection: Connection, store_id: int) -> Iterator[tuple[int, str, int, int]]:

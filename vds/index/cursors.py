@@ -21,17 +21,31 @@ STATEMENT_ROWS = 100
 
 _NAMED = re.compile(r"(?<!:):([a-z_]+)")
 _numbers = itertools.count(1)
+_IDLE = 0
+"""What the driver says of a connection that is in no transaction."""
 
 
-def fetch_batches(connection: Connection, statement: str, values: Mapping[str, Any]) -> Iterator[list[Any]]:
+def fetch_batches(
+    connection: Connection, statement: str, values: Mapping[str, Any], *, rows_max: int | None = None
+) -> Iterator[list[Any]]:
     """Yield the rows of a SELECT as plain tuples, a few thousand at a time; none of the lists is empty.
 
     The statement names its values `:name`. PostgreSQL keeps the rows behind a cursor of the server's, so memory does not grow.
+
+    Args:
+        rows_max: how many there are at most, where that is known: few of them come in one answer, and not in five.
     """
+    if rows_max is not None and rows_max <= BATCH_ROWS:
+        if rows := fetch_all(connection, statement, values):
+            yield rows
+        return
+    hold_together(connection)
     with driver(connection) as raw, closing(_open_cursor(connection, raw)) as cursor:
         cursor.execute(driver_statement(connection, statement), values)
-        while rows := cursor.fetchmany(BATCH_ROWS):
+        rows = cursor.fetchmany(BATCH_ROWS)
+        while rows:
             yield rows
+            rows = cursor.fetchmany(BATCH_ROWS) if len(rows) == BATCH_ROWS else []
 
 
 def fetch_all(connection: Connection, statement: str, values: Mapping[str, Any] | Sequence[Any]) -> list[Any]:
@@ -70,10 +84,23 @@ def look_up_by_key(connection: Connection) -> None:
     has no other way to join.
     """
     if connection.dialect.name != "sqlite":
+        hold_together(connection)
         connection.exec_driver_sql(
             "SELECT set_config(name, 'off', true) FROM unnest(ARRAY['enable_seqscan', 'enable_hashjoin', 'enable_mergejoin',"
             " 'enable_bitmapscan', 'enable_sort']) AS name"
         ).all()  # read to its end: on a connection that streams its results it would not be carried out before
+
+
+def hold_together(connection: Connection) -> None:
+    """Make one transaction of what follows on a connection for reading, where each statement of PostgreSQL's is one by itself.
+
+    A setting for a transaction, and a cursor of the server's, last no longer than that.
+    """
+    if connection.dialect.name == "sqlite":
+        return
+    with driver(connection) as raw:
+        if raw.autocommit and raw.info.transaction_status == _IDLE:
+            raw.execute("BEGIN")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import sqlite3
 import threading
 import time
@@ -40,6 +41,9 @@ CONFLICT_RETRIES_MAX = 20
 # Longer than the longest allowed locked step (a commit of millions of rows), so that waiting is never an error.
 LOCK_WAIT_S = 900
 CONNECT_TIMEOUT_S = 10
+ASK_AFTER_S = 10.0
+"""How long a connection to PostgreSQL may be out of use and is still taken for one that works, unless its end was seen."""
+
 _SQLITE_PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -63,6 +67,7 @@ class Database:
         self._url = URL.create("sqlite", database=str(url)) if isinstance(url, Path) else parse_url(url)
         self.read_only = read_only
         self._login = login
+        self._shown = self.address  # made once: it would be a part of what a small transaction costs
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._pid = 0
@@ -101,8 +106,11 @@ class Database:
         Raises:
             UnavailableError: the database does not answer.
         """
-        with translated(self.address), self._connection() as connection, connection.begin():
-            yield connection
+        with translated(self._shown), self._connection() as connection:
+            if not self.is_sqlite:  # no requests to begin and end what changes nothing; see `hold_together`
+                connection.execution_options(isolation_level="AUTOCOMMIT")
+            with connection.begin():
+                yield connection
 
     def run(self, work: Callable[[Connection], T], *, commit_id: str = "") -> T:
         """Run `work` in one write transaction and return what it returns.
@@ -115,7 +123,7 @@ class Database:
         """
         for attempt in range(CONFLICT_RETRIES_MAX + 1):
             try:
-                with translated(self.address):
+                with translated(self._shown):
                     return self._attempt(work, commit_id)
             except VdsError as err:
                 if attempt == CONFLICT_RETRIES_MAX or not is_retryable(err.__cause__):
@@ -200,11 +208,14 @@ class Database:
 
 def now_us(connection: Connection) -> int:
     """Return the database's clock in microseconds since 1970; SQLite's moves in milliseconds."""
+    return int(connection.exec_driver_sql(f"SELECT {now_sql(connection)}").scalar_one())
+
+
+def now_sql(connection: Connection) -> str:
+    """Return the same as an expression, for a statement that would otherwise be two."""
     if connection.dialect.name == "sqlite":
-        statement = "SELECT CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000"
-    else:
-        statement = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-    return int(connection.exec_driver_sql(statement).scalar_one())
+        return "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000"
+    return "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)"
 
 
 def _open_sqlite(url: URL, read_only: bool) -> Engine:
@@ -248,7 +259,6 @@ def _open_postgres(url: URL, *, read_only: bool = False, login: TokenLogin | Non
             isolation_level="READ COMMITTED",
             pool_size=8,
             max_overflow=64,
-            pool_pre_ping=True,
             connect_args={
                 "connect_timeout": CONNECT_TIMEOUT_S,
                 "keepalives_idle": 30,
@@ -258,6 +268,7 @@ def _open_postgres(url: URL, *, read_only: bool = False, login: TokenLogin | Non
         )
     except ImportError as err:
         raise InvalidInputError("the PostgreSQL driver is not installed", hint="pip install 'vds[postgres]'") from err
+    _watch_idle(engine)
     if login is not None:
         _log_in(engine, login)
     if schema is not None:
@@ -272,6 +283,41 @@ def _session_options(schema: str | None, read_only: bool) -> str:
     if read_only:
         settings["default_transaction_read_only"] = "on"
     return " ".join(f"-c {name}={value}" for name, value in settings.items())
+
+
+def _watch_idle(engine: Engine) -> None:
+    """Have no connection used again that the server closed while nobody used it.
+
+    One that was in use a moment ago is not asked, only looked at: nothing is awaited there, so that what came is its end, or is
+    for the driver to read when it asks. Asking each time would be a tenth of all the requests of a small commit.
+    """
+
+    @event.listens_for(engine, "checkin")
+    def note(raw: object, record: Any) -> None:
+        record.info["used_s"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def look(raw: Any, record: Any, proxy: object) -> None:
+        used_s = record.info.get("used_s")
+        if used_s is None:
+            return  # it is new
+        if (time.monotonic() - used_s > ASK_AFTER_S or _is_readable(raw)) and not _answers(engine, raw):
+            raise sa.exc.DisconnectionError  # another one is taken then, or made
+
+
+def _answers(engine: Engine, raw: Any) -> bool:
+    try:
+        return engine.dialect.do_ping(raw)
+    except engine.dialect.loaded_dbapi.Error:
+        return False
+
+
+def _is_readable(raw: Any) -> bool:
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(raw.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+    return bool(select.select([raw.fileno()], [], [], 0)[0])
 
 
 def _log_in(engine: Engine, login: TokenLogin) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import bindparam, text
 from sqlalchemy.engine import Connection
 
-from vds.index.cursors import BATCH_ROWS, fetch_all, fetch_batches, look_up_by_key
+from vds.index.cursors import BATCH_ROWS, fetch_all, fetch_batches, hold_together, look_up_by_key
 from vds.index.expiry import check_kept
 from vds.index.plan import Area, prefix_condition, touched_sql
 from vds.model.batch import batched
@@ -160,6 +160,7 @@ def read_changes_between(connection: Connection, before: At, after: At, path: st
 def _changes_within(connection: Connection, before: At, after: At, path: str) -> Iterator[ChangeOfRow]:
     low, high = sorted((before.number, after.number))
     under, binds = prefix_condition("t.path", path)
+    hold_together(connection)
     rows = connection.execution_options(stream_results=True, yield_per=4096).execute(
         text(
             "SELECT t.path, a.digest, a.size_bytes, a.mode, a.modified_ns, b.digest, b.size_bytes, b.mode, b.modified_ns"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, text
 from sqlalchemy.engine import Connection
 
-from vds.index.cursors import fetch_batches
+from vds.index.cursors import fetch_all
 from vds.index.plan import Area
 from vds.model.batch import batched
 
@@ -42,7 +42,7 @@ def list_needs(connection: Connection, area: Area) -> tuple[Need, ...] | None:
 
     One statement, so that a placement and the count of its blob are of one moment. Served by pk_staged, pk_object and pk_blob.
     """
-    rows = [row for batch in fetch_batches(connection, _NEEDS, area.binds(0)) for row in batch]
+    rows = fetch_all(connection, _NEEDS, area.binds(0))
     if any(state != "live" for _, _, state in rows):
         return None
     return tuple(sorted((Need(blob_id, moves) for blob_id, moves, _ in rows), key=lambda need: need.blob_id))

@@ -183,13 +183,13 @@ def count_changes(connection: Connection, area: Area, base: int) -> Counts:
     return Counts(int(row[0]), int(row[1]), int(row[2]), int(row[3]))
 
 
-def read_changes(connection: Connection, area: Area) -> Iterator[ChangeRow]:
-    """Yield the flagged rows by path, a few thousand at a time: the change list of the version to be."""
+def read_changes(connection: Connection, area: Area, count: int | None = None) -> Iterator[ChangeRow]:
+    """Yield the flagged rows by path, a few thousand at a time: the change list of the version to be; `count` of them."""
     statement = (  # the row of a removal has no digest, and zeros for the rest
         "SELECT path, digest, size_bytes, mode, modified_ns FROM staged"
         " WHERE store_id = :s AND part_id = :p AND changed = 1 ORDER BY path"
     )
-    for rows in fetch_batches(connection, statement, area.binds(0)):
+    for rows in fetch_batches(connection, statement, area.binds(0), rows_max=count):
         yield from map(ChangeRow._make, rows)
 
 
@@ -234,13 +234,13 @@ def _find_differing(connection: Connection, area: Area, base: int) -> Iterator[s
     ).scalars()
 
 
-def find_clashes(connection: Connection, area: Area, base: int) -> list[str]:
+def find_clashes(connection: Connection, area: Area, base: int, count: int | None = None) -> list[str]:
     """Return paths that would be a file in one place and a directory in another: `a` against `a/b`.
 
-    Looks at what the part writes against itself and against what `base` holds and the part does not remove.
+    Looks at what the part writes, `count` paths, against itself and against what `base` holds and the part does not remove.
     """
     look_up_by_key(connection)
-    found = _find_files_above(connection, area, base, _staged_paths(connection, area))
+    found = _find_files_above(connection, area, base, _staged_paths(connection, area, count))
     return sorted({*found, *(_find_files_over(connection, area, base) if base else ())})
 
 
@@ -256,9 +256,9 @@ def _find_files_over(connection: Connection, area: Area, base: int) -> Iterator[
     ).scalars()
 
 
-def _staged_paths(connection: Connection, area: Area) -> Iterator[str]:
+def _staged_paths(connection: Connection, area: Area, count: int | None) -> Iterator[str]:
     statement = "SELECT path FROM staged WHERE store_id = :s AND part_id = :p AND kind = 1 AND changed = 1 ORDER BY path"
-    for rows in fetch_batches(connection, statement, area.binds(0)):
+    for rows in fetch_batches(connection, statement, area.binds(0), rows_max=count):
         yield from (path for (path,) in rows)
 
 

@@ -60,16 +60,29 @@ def remove_record(connection: Connection, store_id: int, record: QueuedRecord) -
 
 
 def list_records(
-    connection: Connection, store_id: int, line: Line | None = None, owner_id: int | None = None, up_to: int | None = None
+    connection: Connection,
+    store_id: int,
+    line: Line | None = None,
+    owner_id: int | None = None,
+    up_to: int | None = None,
+    *,
+    first: int = 0,
 ) -> Sequence[QueuedRecord]:
-    """Return queued records by line, owner and number; `up_to` bounds the number."""
+    """Return queued records by line, owner and number; `first` and `up_to` bound the number."""
     rows = connection.execute(
         text(
             "SELECT line, owner_id, number, key, body FROM journal_queue WHERE store_id = :s"
             " AND (:line = '' OR line = :line) AND (:o < 0 OR owner_id = :o) AND (:n < 0 OR number <= :n)"
+            " AND number >= :first"
             " ORDER BY line, owner_id, number"
         ),
-        {"s": store_id, "line": line or "", "o": -1 if owner_id is None else owner_id, "n": -1 if up_to is None else up_to},
+        {
+            "s": store_id,
+            "line": line or "",
+            "o": -1 if owner_id is None else owner_id,
+            "n": -1 if up_to is None else up_to,
+            "first": first,
+        },
     )
     return [QueuedRecord(row.line, row.owner_id, row.number, row.key, bytes(row.body)) for row in rows]
 

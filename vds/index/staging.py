@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection, Row
 
 from vds.errors import ConflictError, NotFoundError
-from vds.index.database import now_us
+from vds.index.database import now_sql, now_us
 
 WRITTEN, REMOVED = 1, 2
 """What a staged row says of its path."""
@@ -77,11 +77,12 @@ class NewUpload:
 def add_upload(connection: Connection, store_id: int, new: NewUpload) -> UploadRow:
     """Open an upload."""
     now = now_us(connection)
-    connection.execute(
+    row = connection.execute(
         text(
             "INSERT INTO upload (store_id, token, namespace_id, state, base, expected_parent, author, message, labels,"
             " allow_shrink, commit_id, created_us, heartbeat_us, expires_us, process) VALUES (:s, :token, :ns, 'open', :base,"
             " :expected, :author, :message, :labels, :shrink, :commit_id, :now, :now, :expires, :process)"
+            " RETURNING *"
         ),
         {
             "s": store_id,
@@ -99,7 +100,7 @@ def add_upload(connection: Connection, store_id: int, new: NewUpload) -> UploadR
             "process": new.process,
         },
     )
-    return get_upload(connection, store_id, new.token)
+    return _upload(row.one())
 
 
 def get_upload(connection: Connection, store_id: int, token: str) -> UploadRow:
@@ -108,12 +109,7 @@ def get_upload(connection: Connection, store_id: int, token: str) -> UploadRow:
     Raises:
         NotFoundError: there is none.
     """
-    row = connection.execute(
-        text("SELECT * FROM upload WHERE store_id = :s AND token = :token"), {"s": store_id, "token": token}
-    ).one_or_none()
-    if row is None:
-        raise NotFoundError(f"no transaction {token!r} in this store", hint="vds tx list")
-    return _upload(row)
+    return _upload(_read_upload(connection, store_id, token))
 
 
 def get_open_upload(connection: Connection, store_id: int, token: str) -> UploadRow:
@@ -123,16 +119,23 @@ def get_open_upload(connection: Connection, store_id: int, token: str) -> Upload
         NotFoundError: there is none.
         ConflictError: it was committed, aborted, or has expired.
     """
-    if connection.dialect.name != "sqlite":
-        connection.execute(
-            text("SELECT id FROM upload WHERE store_id = :s AND token = :token FOR UPDATE"), {"s": store_id, "token": token}
-        )
-    upload = get_upload(connection, store_id, token)
+    row = _read_upload(connection, store_id, token, "" if connection.dialect.name == "sqlite" else " FOR UPDATE")
+    upload = _upload(row)
     if upload.state != "open":
         raise ConflictError(f"the transaction was {upload.state} already", hint="vds tx begin NAMESPACE")
-    if upload.expires_us < now_us(connection):
+    if upload.expires_us < row.now_us:
         raise ConflictError("the transaction has expired", hint="begin a new one, with a longer ttl_hours")
     return upload
+
+
+def _read_upload(connection: Connection, store_id: int, token: str, lock: str = "") -> Row[Any]:
+    row = connection.execute(
+        text(f"SELECT upload.*, {now_sql(connection)} AS now_us FROM upload WHERE store_id = :s AND token = :token{lock}"),
+        {"s": store_id, "token": token},
+    ).one_or_none()
+    if row is None:
+        raise NotFoundError(f"no transaction {token!r} in this store", hint="vds tx list")
+    return row
 
 
 def lock_upload(connection: Connection, upload_id: int) -> tuple[str, int]:
@@ -183,9 +186,9 @@ def add_part(connection: Connection, store_id: int, upload_id: int, name: str) -
         connection.execute(
             text(
                 "INSERT INTO part (store_id, upload_id, name, state, file_count, size_bytes, created_us)"
-                " VALUES (:s, :u, :name, 'open', 0, 0, :now) RETURNING id"
+                f" VALUES (:s, :u, :name, 'open', 0, 0, {now_sql(connection)}) RETURNING id"
             ),
-            {"s": store_id, "u": upload_id, "name": name, "now": now_us(connection)},
+            {"s": store_id, "u": upload_id, "name": name},
         ).scalar_one()
     )
 

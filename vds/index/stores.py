@@ -136,9 +136,13 @@ def read_namespace(connection: Connection, namespace_id: int) -> NamespaceRow:
 
 def lock_namespace(connection: Connection, namespace_id: int) -> NamespaceRow:
     """Return the namespace, its head locked until the transaction ends."""
-    if connection.dialect.name != "sqlite":
-        connection.execute(text("SELECT id FROM namespace WHERE id = :id FOR UPDATE"), {"id": namespace_id})
-    return read_namespace(connection, namespace_id)  # a new statement: it sees what the lock waited for
+    if connection.dialect.name == "sqlite":
+        return read_namespace(connection, namespace_id)
+    # Those who wait for a row that changes are all woken at each change, in no order. Here each is, when it is its turn.
+    queue = "SELECT pg_advisory_xact_lock(CAST(CAST('namespace'::regclass AS oid) AS int), :id)"
+    connection.execute(text(queue), {"id": namespace_id})
+    row = connection.execute(text(f"{_NAMESPACE} WHERE id = :id FOR UPDATE"), {"id": namespace_id})
+    return _namespace(row.one())  # of a new statement: it sees what the lock waited for
 
 
 def list_namespaces(connection: Connection, store_id: int, prefix: str = "") -> Iterator[NamespaceRow]:

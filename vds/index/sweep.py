@@ -21,23 +21,24 @@ def sweep_rows(connection: Connection, store_id: int) -> bool:
     """
     # Two who sweep take different parts: they would only wait for each other.
     lock = "" if connection.dialect.name == "sqlite" else " FOR UPDATE OF p SKIP LOCKED"
-    part_id = connection.execute(
+    parts = connection.execute(
         text(
             "SELECT p.id FROM part p JOIN upload u ON u.id = p.upload_id WHERE p.store_id = :s AND u.state <> 'open'"
-            f" ORDER BY p.id LIMIT 1{lock}"
+            f" ORDER BY p.id LIMIT 2{lock}"
         ),
         {"s": store_id},
-    ).scalar_one_or_none()
-    if part_id is None:
+    )
+    part_ids = parts.scalars().all()
+    if not part_ids:
         return False
     look_up_by_key(connection)
-    ids = {"s": store_id, "p": part_id}
+    ids = {"s": store_id, "p": part_ids[0]}
     if (end := _find_end(connection, ids)) is not None:
         connection.execute(text("DELETE FROM staged WHERE store_id = :s AND part_id = :p AND path < :end"), {**ids, "end": end})
         return True
     connection.execute(text("DELETE FROM staged WHERE store_id = :s AND part_id = :p"), ids)
     connection.execute(text("DELETE FROM part WHERE id = :p"), ids)
-    return True
+    return len(part_ids) > 1
 
 
 def count_rows(connection: Connection) -> None:

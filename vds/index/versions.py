@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection, Row
 
 from vds.errors import InvalidInputError, NotFoundError
+from vds.index.cursors import hold_together
 from vds.index.expiry import expired_error
 from vds.index.plan import prefix_condition
 from vds.index.schema import OPEN
@@ -88,7 +89,10 @@ def find_point(connection: Connection, namespace: NamespaceRow, point: Point) ->
         InvalidInputError: a digest prefix fits several versions.
     """
     if point.number is not None:
-        number = get_version(connection, namespace, point.number).number
+        row = get_version(connection, namespace, point.number)
+        if not point.back:
+            return row
+        number = row.number
     elif point.digest_prefix is not None:
         number = _number_of_digest(connection, namespace, point.digest_prefix)
     elif point.moment is not None:
@@ -148,6 +152,7 @@ def list_versions(
             " AND EXISTS (SELECT 1 FROM entry e WHERE e.store_id = v.store_id AND e.namespace_id = v.namespace_id"
             f" AND {under} AND (e.first_version = v.number OR (e.end_version = v.number AND e.end_version < {OPEN})))"
         )
+    hold_together(connection)
     rows = connection.execution_options(stream_results=True, yield_per=200).execute(
         text(
             "SELECT v.* FROM version v WHERE v.store_id = :s AND v.namespace_id = :n"

@@ -155,7 +155,7 @@ def _unplaced_gap(namespace: NamespaceRow, digest: Digest, size_bytes: int, rows
             versions.append((first, last))
     paths = tuple(sorted({row.path for row in rows})[:PATHS_SHOWN_MAX])
     detail = f"no blob holds these {size_bytes} bytes"
-    return RebuildGap("object", digest, detail, namespace.name, tuple(versions), paths)
+    return RebuildGap("object", digest, detail, namespace.name, (*versions,), paths)
 
 
 def _name_index(making: Making, log: StoreLog, index: NewIndex, incarnation: str) -> None:

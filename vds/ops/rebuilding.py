@@ -12,7 +12,6 @@ from vds.index.gaps import LostKind, LostRow, put_gaps
 from vds.index.rebuildrows import ListRow, add_manifests
 from vds.index.rebuildsink import Sink
 from vds.index.schema import OPEN
-from vds.model.version import NUMBER_MAX
 from vds.progress import Progress
 
 GAPS_SHOWN_MAX = 1000
@@ -37,7 +36,7 @@ class RebuildGap:
         key: of the blob; of an object its digest.
         detail: what is wrong.
         name: of the namespace or dataset; empty where there is none.
-        versions: first and last of each range of versions (of events, for a dataset) that it costs.
+        versions: first and last of each range of versions (of events, for a dataset) that it costs; None: all that follow.
         paths: of files it costs, the first hundred.
     """
 
@@ -45,7 +44,7 @@ class RebuildGap:
     key: str
     detail: str
     name: str = ""
-    versions: tuple[tuple[int, int], ...] = ()
+    versions: tuple[tuple[int, int | None], ...] = ()
     paths: tuple[str, ...] = ()
 
 
@@ -134,14 +133,20 @@ class Making:
         return {what: self.counts.get(what, 0) for what in COUNTED}
 
     def report(
-        self, kind: GapKind, gap: Gap, *, name: str = "", versions: Iterable[tuple[int, int]] = (), paths: Iterable[str] = ()
+        self,
+        kind: GapKind,
+        gap: Gap,
+        *,
+        name: str = "",
+        versions: Iterable[tuple[int, int | None]] = (),
+        paths: Iterable[str] = (),
     ) -> None:
         """Report a gap."""
         self.findings.add(RebuildGap(kind, gap.key, gap.detail, name, tuple(versions), tuple(paths)[:PATHS_SHOWN_MAX]))
 
     def lose(self, kind: LostKind, gap: Gap, *, owner_id: int = 0, name: str = "", first: int = 0, last: int = OPEN) -> None:
         """Report a gap that costs versions or events, and have the index remember it."""
-        self.report(kind, gap, name=name, versions=[(first, min(last, NUMBER_MAX))] if first else ())
+        self.report(kind, gap, name=name, versions=[(first, None if last == OPEN else last)] if first else ())
         row = LostRow(gap.key, kind, owner_id, first, last, gap.detail)
         self.sink.run(lambda connection: put_gaps(connection, self.store_id, [row], self.began_us))
 

@@ -37,7 +37,7 @@ class Remade:
         self.store = vds.connect(self.url)
         return report
 
-    def gaps(self, report: RebuildReport) -> list[tuple[str, str, tuple[tuple[int, int], ...]]]:
+    def gaps(self, report: RebuildReport) -> list[tuple[str, str, tuple[tuple[int, int | None], ...]]]:
         """Return kind, name and versions of what was missing."""
         return [(gap.kind, gap.name, gap.versions) for gap in report.gaps]
 
