@@ -356,7 +356,13 @@ CHAIN: dict[str, tuple[str, set[str]]] = {
         {"entries-differ", "totals-differ"},
     ),
     "a mode": ("UPDATE entry SET mode = 493 WHERE path = 'small/05'", {"entries-differ"}),
-    "a time": ("UPDATE entry SET modified_ns = modified_ns + 1 WHERE path = 'small/05'", {"entries-differ"}),
+    "a time": ("UPDATE entry SET modified_ns = modified_ns + 1 WHERE path = 'stream'", {"entries-differ"}),
+    "a time of a checkpoint": ("UPDATE entry SET modified_ns = modified_ns + 1 WHERE path = 'small/05'", {"entries-differ"}),
+    "a file": ("DELETE FROM entry WHERE path = 'stream'", {"entries-differ", "totals-differ"}),
+    "a file that was removed": (
+        "UPDATE entry SET end_version = 4611686018427387904 WHERE path = 'small/04'",
+        {"entries-differ", "totals-differ"},
+    ),
     "a path": ("UPDATE entry SET path = 'small/05b' WHERE path = 'small/05'", {"entries-differ"}),
     "a beginning": (
         "UPDATE entry SET first_version = 4 WHERE path = 'stream'",
@@ -396,6 +402,10 @@ def test_lists_of_versions_that_expired(sample: Sample) -> None:
         assert (report.ok, report.counts) == (True, {})
     sample.sql("UPDATE entry SET mode = 493 WHERE path = 'small/06' AND first_version = 5")
     assert set(check(sample, chain=True).counts) == {"entries-differ"}
+    sample.sql("UPDATE entry SET mode = 420 WHERE path = 'small/06' AND first_version = 5")
+    assert check(sample, chain=True).ok
+    sample.sql("DELETE FROM entry WHERE path = 'stream'")  # which one of those that expired had added
+    assert check(sample, structure=False, chain=True).counts == {"entries-differ": 1}
 
 
 def test_a_replay_that_begins_with_a_checkpoint(sample: Sample) -> None:
@@ -437,13 +447,15 @@ def test_an_object_that_is_damaged_is_not_counted_on(sample: Sample) -> None:
 
 def test_uploading_a_file_again_heals_it(sample: Sample, tmp_path: Path) -> None:
     body, small = sample.versions[RAW, 5]["whole"], sample.versions[RAW, 5]["small/05"]
-    flip(sample.object_file(body))
-    pack = sample.pack_file(small)
-    delete(pack)
     with sample.place.connect() as store:
+        source = write_tree(tmp_path / "again", sample.versions[RAW, 5])
+        for _ in range(2):
+            unchanged = store.namespace(RAW).upload(source, show_progress=False)
+        assert unchanged.bytes_read == 0
+        flip(sample.object_file(body))
+        delete(sample.pack_file(small))
         assert not store.fsck(full=True, show_progress=False).ok
         # The same files once more, not one of them changed: what is damaged is sent, and no version is made.
-        source = write_tree(tmp_path / "again", sample.versions[RAW, 5])
         result = store.namespace(RAW).upload(source, show_progress=False)
         assert not result.created
         assert result.bytes_sent >= len(body) + len(small)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,14 @@ import vds
 from tests.logicaldump import Dump, dump_intervals, dump_store
 from tests.richstore import fill_store
 from tests.support import SERVICES, Place, make_place
-from vds.errors import FormatError, InvalidInputError, NotFoundError
+from tests.unit.ops.remade import Remade
+from vds.engine.checkpoint import write_checkpoint
+from vds.engine.journal import add_store_record, publish_store_record
+from vds.errors import CorruptionError, FormatError, InvalidInputError, NotFoundError
+from vds.index import rebuild as index_rebuild
+from vds.index import rebuildsink
+from vds.index.schema import OPEN
+from vds.ops import rebuildentries
 from vds.ops.rebuilding import RebuildReport
 
 PLACES = [
@@ -128,3 +136,77 @@ def write_late(store: vds.Store) -> None:
     """Commit something."""
     with store.namespace("team/raw").transaction("late") as tx:
         tx.write_text("late.txt", "later")
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=SERVICES)])
+def remade(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Remade]:
+    """A store in memory, on either database, of which a few rows count as many."""
+    monkeypatch.setattr(rebuildentries, "BATCH_ROWS", 3)
+    monkeypatch.setattr(rebuildsink, "ROWS_MAX", 10)
+    monkeypatch.setattr(index_rebuild, "DROP_ROWS_SQLITE", 2)
+    monkeypatch.setattr(index_rebuild, "DROP_ROWS_POSTGRES", 2)
+    made = Remade(request.getfixturevalue("database_url") if request.param == "postgresql" else None)
+    for number in range(1, 9):
+        made.commit(
+            "a", {f"{path}": b"%d" % (path * number) for path in range(number, 3 * number)}, removed=REMOVED.get(number, ())
+        )
+    yield made
+    made.store.close()
+
+
+REMOVED = {3: ("1",), 5: ("3", "4"), 7: ("7",)}
+
+
+def test_piece_by_piece_it_comes_to_the_same(remade: Remade) -> None:
+    before, intervals = dump_store(remade.store), dump_intervals(remade.store)
+    assert remade.rebuild().gaps == ()
+    check_same(before, dump_store(remade.store))
+    assert dump_intervals(remade.store) == intervals
+
+
+def test_intervals_in_which_no_version_is_left_are_not_there(remade: Remade) -> None:
+    remade.store.expire(["a@2", "a@4", "a@5", "a@6"], dry_run=False)
+    remade.store.gc(dry_run=False, grace_hours=0, max_share=1, show_progress=False)
+    before, intervals = dump_store(remade.store), dump_intervals(remade.store)
+    assert remade.rebuild().gaps == ()
+    check_same(before, dump_store(remade.store))
+    assert dump_intervals(remade.store) == intervals
+
+
+def test_from_a_checkpoint_on_it_is_the_same(remade: Remade) -> None:
+    assert write_checkpoint(remade.store._handle.doors, remade.namespace("a"), 4)
+    remade.store.expire(["a@1", "a@2", "a@3", "a@6"], dry_run=False)
+    remade.store.gc(dry_run=False, grace_hours=0, max_share=1, show_progress=False)
+    before = dump_store(remade.store)
+    assert remade.rebuild().gaps == ()
+    check_same(before, dump_store(remade.store))
+
+
+def test_a_list_that_turns_out_to_be_wrong_leaves_no_trace(remade: Remade) -> None:
+    """Its rows were written, piece by piece, before its end was reached."""
+    intervals = [row for row in dump_intervals(remade.store) if row[2] < 8]
+    remade.replace(remade.journal("a", 8), lambda body: body.replace(b'"removed":0', b'"removed":1'))
+    gap = remade.only(remade.rebuild())
+    assert (gap.kind, gap.versions) == ("changes", ((8, None),))
+    ended = {OPEN: 8}
+    assert dump_intervals(remade.store) == sorted([*row[:3], ended.get(row[3], row[3]), *row[4:]] for row in intervals)
+    with pytest.raises(CorruptionError, match="lost"):
+        list(remade.store.namespace("a").latest().entries())
+
+
+def test_what_is_only_in_a_blob_that_is_being_deleted_is_copied(remade: Remade) -> None:
+    doors = remade.store._handle.doors
+    fields = {"keys": remade.keys("packs/"), "size_bytes": 1, "why": "gc", "author": "me"}
+    publish_store_record(
+        doors, doors.index.run(lambda connection: add_store_record(connection, doors.store, "keys-deleting", fields))
+    )
+    before = dump_store(remade.store)
+    report = remade.rebuild()
+    assert report.gaps == ()
+    assert report.copied == report.objects > 10
+    for key in fields["keys"]:
+        remade.remove(key)
+    check_same(before, dump_store(remade.store))
+    check_readable(remade.store)
+    assert remade.rebuild().copied == 0
+    check_readable(remade.store)

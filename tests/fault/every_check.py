@@ -7,7 +7,7 @@ from typing import Any
 from blake3 import blake3
 
 import vds
-from tests.fault.every_flow import Site
+from tests.fault.every_flow import WRITTEN, Site
 from tests.support import Checker, Entries
 from vds.blobs.driver import BlobDriver
 
@@ -108,13 +108,15 @@ def _check_objects(site: Site, blobs: BlobDriver) -> None:
 
 def check_garbage(site: Site) -> None:
     """Check that two collections leave nothing that nobody needs, once all uploads that failed are taken for dead."""
-    site.index.execute("UPDATE upload SET heartbeat_us = 0 WHERE state = 'open'")
+    site.index.execute("UPDATE upload SET heartbeat_us = 0, expires_us = 0 WHERE state = 'open'")
     with site.place.connect() as store:
         for _ in range(2):
             report = store.gc(dry_run=False, grace_hours=0, max_share=1, show_progress=False)
     assert not report.left
     blobs = site.place.blobs()
     held = {blob.key for blob in blobs.list_blobs() if blob.key.startswith(COLLECTED)}
+    if site.index.query("SELECT digest FROM erased"):
+        assert [key for key in held if WRITTEN in blobs.read_range(key)] == []
     blobs.close()
     live = {row[0] for row in site.index.query("SELECT key FROM blob WHERE state = 'live'")}
     # A put whose caller had given up, and which arrived only after its key was deleted: `fsck` tells of it.

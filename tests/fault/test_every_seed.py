@@ -5,6 +5,7 @@ Whoever repeats each step until it succeeds ends where a good day ends. One seed
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import uuid
@@ -25,7 +26,7 @@ from vds.errors import OutcomeUnknownError, VdsError
 from vds.index.database import Database
 from vds.index.migrate import upgrade
 
-SEEDS = range(int(__import__("os").environ.get("N", "8")))
+SEEDS = range(int(os.environ.get("VDS_TEST_SEEDS", "12")))
 TRIES_MAX = 200
 BLOB_SHARE, STATEMENT_SHARE = 0.08, 0.006
 DELAY_S_MAX = 3.0  # some three hundred requests
@@ -138,6 +139,6 @@ def test_a_bad_day_ends_as_a_good_one(seed: int, sites: tuple[SqlFaults, Path], 
             site.mend()
             day.close()
         site.service.settle()
-        assert day.errors; print("ERRORS", day.errors)
+        assert day.errors > 5
         assert look(site) == good_day
         check_garbage(site)

@@ -121,7 +121,7 @@ def plan(doors: Doors, request: CommitRequest, base: int) -> Planned:
         request.finish_bytes()
         return Planned(base, counts, ChangeListRef(ChangeListEncoder().digest, 0, inline=b""))
     request.check_fresh()
-    changes, sent = _write_changes(doors, request.area, request.terms.upload_id)
+    changes, sent = _write_changes(doors, request.area, request.terms.upload_id, counts.total)
     request.finish_bytes()  # objects before the version that names them
     with doors.index.read() as connection:
         needs = list_needs(connection, request.area)
@@ -151,7 +151,7 @@ def foresee(doors: Doors, request: CommitRequest, base: int) -> Counts:
     return counts
 
 
-def _write_changes(doors: Doors, area: Area, upload_id: int) -> tuple[ChangeListRef, SentList | None]:
+def _write_changes(doors: Doors, area: Area, upload_id: int, count: int) -> tuple[ChangeListRef, SentList | None]:
     """Encode the flagged rows, and put them into a blob when they are too many for the record.
 
     Raises:
@@ -159,7 +159,7 @@ def _write_changes(doors: Doors, area: Area, upload_id: int) -> tuple[ChangeList
     """
     with ListSpool() as spool:
         with doors.index.read() as connection:
-            spool.fill(read_changes(connection, area))
+            spool.fill(read_changes(connection, area, count))
         if spool.size_bytes <= INLINE_CHANGES_BYTES_MAX:
             return ChangeListRef(spool.digest, spool.count, inline=spool.read()), None
         key = changes_key(spool.digest, fresh_ulid())

@@ -120,6 +120,7 @@ def commit_staged(connection: Connection, area: Area, planned: Planned, terms: C
             return gone
     elif not hold_needs(connection, planned.needs):
         return PlanAgain()
+    mark_committed(connection, terms.upload_id)  # or undone with all else; here nobody waits for it
     head = lock_namespace(connection, area.namespace_id)
     if terms.expected_parent is not None and head.head != terms.expected_parent:
         raise ConflictError(
@@ -145,7 +146,6 @@ def commit_staged(connection: Connection, area: Area, planned: Planned, terms: C
             hint="do it again: it then begins from the latest version",
         )
     if counts.total == 0:
-        mark_committed(connection, terms.upload_id)
         return Committed(head.head, False, NO_CHANGES)
     _check_shrink(connection, area, head, counts, terms)
     if not _move_intervals(connection, area, head, counts):
@@ -281,7 +281,6 @@ def _add_records(
     add_version(connection, area, record, digest)
     add_record(connection, area.store_id, QueuedRecord("version", head.id, number, journal_key(head.uid, number), body))
     connection.execute(text("UPDATE namespace SET head = :v, head_digest = :d WHERE id = :n"), area.binds(0, v=number, d=digest))
-    mark_committed(connection, terms.upload_id)
 
 
 def _claim_change_list(connection: Connection, at: At, sent: SentList) -> None:

@@ -7,6 +7,8 @@ versions before their entries, so that who reads on with the old rows finds the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,11 @@ from sqlalchemy.engine import Connection
 
 from vds.errors import ConflictError, CorruptionError
 from vds.index.database import Database, now_us
+from vds.index.datasets import list_datasets
+from vds.index.gaps import list_gaps
+from vds.index.queue import find_lowest
 from vds.index.schema import REVISION, metadata
+from vds.index.stores import find_store, list_namespaces
 from vds.model.version import NO_PARENT
 
 MARK = "~"
@@ -64,6 +70,43 @@ def move_aside(database: Database) -> Path:
         if beside.exists():
             beside.rename(target.with_name(target.name + end))
     return target
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the index before knew to be in the container: where a line ends, the last record itself cannot say.
+
+    Attributes:
+        log_seq: the last record of the store's log.
+        versions: namespace → (name, last version).
+        events: dataset → last event.
+    """
+
+    log_seq: int = 0
+    versions: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    events: Mapping[str, int] = field(default_factory=dict)
+
+
+def read_known(connection: Connection, uid: str) -> Known:
+    """Return what the old rows say was written, gaps that they remember among it; nothing where there are none."""
+    store = find_store(connection, uid)
+    if store is None:
+        return Known()
+    lowest = find_lowest(connection, store.id, "store", 0)
+    versions = {row.id: (row.uid, row.name, row.visible) for row in list_namespaces(connection, store.id)}
+    events = {row.id: (row.name, row.visible) for row, _ in list_datasets(connection, store.id)}
+    for lost in list_gaps(connection, store.id):
+        if lost.kind == "journal" and lost.owner_id in versions:
+            own, name, last = versions[lost.owner_id]
+            versions[lost.owner_id] = (own, name, max(last, lost.first_number))
+        elif lost.kind == "events" and lost.owner_id in events:
+            name, last = events[lost.owner_id]
+            events[lost.owner_id] = (name, max(last, lost.first_number))
+    return Known(
+        store.log_seq if lowest is None else lowest - 1,
+        {own: (name, last) for own, name, last in versions.values()},
+        dict(events.values()),
+    )
 
 
 def begin_rebuild(connection: Connection, uid: str, incarnation: str) -> int:

@@ -45,6 +45,14 @@ class Sink:
 
         return self.database.run(guarded)
 
+    def check(self) -> None:
+        """Check that no other rebuild began after this one.
+
+        Raises:
+            ConflictError: one did.
+        """
+        self.run(lambda connection: None)
+
     def add(self, table: str, rows: Iterable[tuple[Any, ...]], *, weight_bytes: int = 0) -> None:
         """Gather rows, in the table's column order; they are written once they are many."""
         own = self._rows.setdefault(table, [])

@@ -23,11 +23,11 @@ from typing import NamedTuple
 
 from vds.blobs.driver import BlobDriver
 from vds.blobs.objects import fresh_ulid, read_record
-from vds.blobs.records import holds_bytes
+from vds.blobs.records import Gap, holds_bytes
 from vds.errors import BlobExistsError, InvalidInputError, UnavailableError, VdsError
 from vds.index.database import Database, now_us
 from vds.index.migrate import upgrade
-from vds.index.rebuild import drop_rows, find_fault, list_replaced, move_aside, superseded_error
+from vds.index.rebuild import drop_rows, find_fault, list_replaced, move_aside, read_known, superseded_error
 from vds.index.rebuildrows import Unplaced, list_unplaced
 from vds.index.rebuildsink import Sink
 from vds.index.stores import NamespaceRow, list_namespaces
@@ -36,7 +36,7 @@ from vds.model.digest import Digest
 from vds.model.format import FORMAT_PREFIX, FormatRecord, format_key
 from vds.model.moment import moment_of
 from vds.model.ref import format_moment
-from vds.model.storelog import store_key
+from vds.model.storelog import STORE_PREFIX, store_key
 from vds.ops.rebuilddatasets import remake_datasets
 from vds.ops.rebuildentries import Replay
 from vds.ops.rebuilding import PATHS_SHOWN_MAX, Making, RebuildGap, RebuildReport
@@ -86,6 +86,7 @@ def rebuild(blobs: BlobDriver, record: FormatRecord, index: NewIndex, progress: 
     log = StoreLog(making)
     progress.stage("reading the store's log")
     log.close(incarnation, index.address, index.host)
+    _check_log(making, log, record)
     _remake(making, log)
     _name_index(making, log, index, incarnation)
     making.sink.switch(making.uid, log.number, log.digest)
@@ -120,7 +121,17 @@ def _prepare(record: FormatRecord, index: NewIndex) -> Path | None:
 def _begin(blobs: BlobDriver, uid: str, database: Database, incarnation: str, progress: Progress) -> Making:
     with database.read() as connection:
         began_us = now_us(connection)
-    return Making(blobs, Sink(database, uid, incarnation), uid, progress, began_us)
+        known = read_known(connection, uid)
+    return Making(blobs, Sink(database, uid, incarnation), uid, known, progress, began_us)
+
+
+def _check_log(making: Making, log: StoreLog, record: FormatRecord) -> None:
+    """Look whether the log says of the index that served until now how it came to that; the first one came with the store."""
+    oldest = next(making.blobs.list_blobs(FORMAT_PREFIX))
+    first = FormatRecord.decode(read_record(making.blobs, oldest.key, oldest.size_bytes), oldest.key, read_only=False)
+    if record.incarnation != first.incarnation and record.incarnation not in log.incarnations:
+        detail = f"nothing in it says that the index of incarnation {record.incarnation} replaced the one before"
+        making.lose("log", Gap(STORE_PREFIX, "missing", detail))
 
 
 def _remake(making: Making, log: StoreLog) -> None:

@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterable
 from contextlib import closing
 
-from vds.blobs.records import JOURNAL_PREFIX, Found, Gap, number_in, read_events
+from vds.blobs.records import NUMBER_DIGITS, Found, Gap, number_in, read_events
 from vds.index.rebuildrows import add_dataset, add_namespaces, find_namespaces, find_version_digest, set_heads
 from vds.index.stores import find_namespace
-from vds.model.event import DatasetEvent, Registered
+from vds.model.event import DatasetEvent, Registered, event_key
 from vds.model.moment import micros_of
 from vds.model.ulid import ulid_ms
-from vds.model.version import NO_PARENT
+from vds.model.version import NO_PARENT, journal_key
 from vds.ops.rebuilding import Making
 
 
@@ -22,13 +22,18 @@ def remake_datasets(making: Making) -> None:
     making.sink.flush()  # the versions that are released are to be found
     with making.sink.database.read() as connection:
         namespaces = find_namespaces(connection, making.store_id)
+    seen = set()
     with closing(read_events(making.blobs, making.uid)) as lines:
         for prefix, items in lines:
-            _remake_dataset(making, namespaces, prefix, items)
+            seen.add(_remake_dataset(making, namespaces, prefix, items))
+    for name, last in making.known.events.items():
+        if last and name not in seen:
+            _lose(making, _add(making, name, making.began_us), name, _cut(name, 0, last))
     making.sink.flush()
 
 
-def _remake_dataset(making: Making, namespaces: dict[str, int], prefix: str, items: Iterable[Found[DatasetEvent] | Gap]) -> None:
+def _remake_dataset(making: Making, namespaces: dict[str, int], prefix: str, items: Iterable[Found[DatasetEvent] | Gap]) -> str:
+    """Add one dataset and return its name; empty when nothing says it."""
     dataset_id, name, head, digest = 0, "", 0, NO_PARENT
     lost: Gap | None = None
     for item in items:
@@ -47,11 +52,23 @@ def _remake_dataset(making: Making, namespaces: dict[str, int], prefix: str, ite
             if item.record.registered is not None:
                 _add_release(making, namespaces, dataset_id, item, item.record.registered)
             head, digest = item.record.number, item.digest
+    if lost is None and making.known.events.get(name, 0) > head:
+        lost = _cut(name, head, making.known.events[name])
     if lost is not None:
         dataset_id = dataset_id or (_add(making, name, making.began_us) if name else 0)
-        making.lose("events", lost, owner_id=dataset_id, name=name, first=number_in(lost.key, prefix) or 0)
+        _lose(making, dataset_id, name, lost)
     if dataset_id:
         making.sink.run(lambda connection: set_heads(connection, "dataset", [(dataset_id, head, digest)]))
+    return name
+
+
+def _cut(name: str, head: int, known: int) -> Gap:
+    detail = f"the history ends with event {head}, and the index before knew event {known}"
+    return Gap(event_key(name, head + 1), "missing", detail)
+
+
+def _lose(making: Making, dataset_id: int, name: str, gap: Gap) -> None:
+    making.lose("events", gap, owner_id=dataset_id, name=name, first=number_in(gap.key, gap.key[:-NUMBER_DIGITS]) or 0)
 
 
 def _add(making: Making, name: str, created_us: int) -> int:
@@ -77,12 +94,15 @@ def _add_release(
     namespace_id = namespaces.get(registered.namespace) or _adopt(making, namespaces, registered)
     with making.sink.database.read() as connection:
         digest = find_version_digest(connection, making.store_id, namespace_id, registered.version)
-    if digest != registered.version_digest:
-        # Its row is there all the same: who asks for the release is told that the version is not.
-        what = "is not there" if digest is None else "has another digest"
-        where = f"{registered.namespace_name}@{registered.version}"
-        gap = Gap(item.key, "chain", f"release {event.release} is of {where}, which {what}")
-        making.report("events", gap, name=event.dataset, versions=[(registered.version, registered.version)])
+    where = f"release {event.release} is of {registered.namespace_name}@{registered.version}"
+    versions = [(registered.version, registered.version)]
+    if digest is None:
+        # The release's row is there all the same: who asks for it is told that the version is not. No other may get its number.
+        gap = Gap(journal_key(registered.namespace, registered.version), "missing", f"{where}, which is not there")
+        making.lose("journal", gap, owner_id=namespace_id, name=registered.namespace_name, first=registered.version)
+    elif digest != registered.version_digest:
+        making.report("events", Gap(item.key, "chain", f"{where}, which is another now"), name=event.dataset, versions=versions)
+        return
     if not namespace_id:
         return
     row = (
@@ -94,16 +114,13 @@ def _add_release(
 
 
 def _adopt(making: Making, namespaces: dict[str, int], registered: Registered) -> int:
-    """Add a namespace of which nothing is left but that it had a version; 0 where its name is another's now."""
+    """Add a namespace of which nothing is left but that a version of it was released; 0 where its name is another's now."""
     uid, name = registered.namespace, registered.namespace_name
-    gap = Gap(f"{JOURNAL_PREFIX}{uid}/", "missing", f"version {registered.version} was released, and no version is there")
     with making.sink.database.read() as connection:
         is_taken = find_namespace(connection, making.store_id, name) is not None
     if is_taken:
-        making.report("journal", gap, name=name)
         return 0
     row = (uid, name, ulid_ms(uid) * 1000)
     namespaces.update(making.sink.run(lambda connection: add_namespaces(connection, making.store_id, [row])))
     making.count("namespaces")
-    making.lose("journal", gap, owner_id=namespaces[uid], name=name, first=1)
     return namespaces[uid]

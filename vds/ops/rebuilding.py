@@ -9,6 +9,7 @@ from typing import Literal
 from vds.blobs.driver import BlobDriver
 from vds.blobs.records import Gap
 from vds.index.gaps import LostKind, LostRow, put_gaps
+from vds.index.rebuild import Known
 from vds.index.rebuildrows import ListRow, add_manifests
 from vds.index.rebuildsink import Sink
 from vds.index.schema import OPEN
@@ -106,6 +107,7 @@ class Making:
 
     Attributes:
         uid: the store's id.
+        known: what the index before knew to be there.
         began_us: when it began, by the database's clock.
         counts: by the fields of the report.
     """
@@ -113,6 +115,7 @@ class Making:
     blobs: BlobDriver
     sink: Sink
     uid: str
+    known: Known
     progress: Progress
     began_us: int
     findings: Findings = field(default_factory=Findings)

@@ -17,7 +17,7 @@ from vds.model.checkpoint import CheckpointKey, holds_everything
 from vds.model.claim import NamespaceClaim
 from vds.model.moment import micros_of
 from vds.model.ulid import is_ulid, ulid_ms
-from vds.model.version import NO_PARENT, ChangeListRef, VersionRecord
+from vds.model.version import NO_PARENT, ChangeListRef, VersionRecord, journal_key
 from vds.ops.rebuilding import Making
 from vds.ops.rebuildlog import Expired, StoreLog
 
@@ -120,13 +120,15 @@ def list_lines(making: Making, log: StoreLog, checkpoints: Mapping[str, Sequence
     heads: list[tuple[int, int, bytes]] = []
     making.progress.stage("reading versions")
     with closing(read_journals(making.blobs, making.uid)) as lines:
-        for uid, items in lines:
+        for uid, items in chain(lines, names.without_journal()):
             found = names.find(uid, items)
             if found is None:
                 continue
             namespace_id, name, items = found
             line = Line(namespace_id, uid, name, log.expired.get(uid) or Expired())
-            _read_versions(making, line, items, {key.number for key in checkpoints.get(uid, ())})
+            numbers = {key.number for key in checkpoints.get(uid, ())}
+            if _read_versions(making, line, items, numbers):
+                _check_end(making, line, numbers)
             heads.append((line.id, line.head, line.digest))
             if line.head:
                 yield line
@@ -147,6 +149,7 @@ class _Names:
                 else:
                     self._claims[claim.namespace] = claim.name
         self._known: dict[str, tuple[int, str]] = {}
+        self._seen: set[str] = set()
         self._folded: set[str] = set()
         for batch in batched(sorted(log.namespaces.items()), NAMESPACES_BATCH):
             self._add([(uid, name, created_us) for uid, (name, created_us) in batch])
@@ -170,10 +173,13 @@ class _Names:
 
     def find(self, uid: str, items: Iterator[Item]) -> tuple[int, str, Iterator[Item]] | None:
         """Return id and name of a namespace, and its records; one that the store's log does not name gets the name it claims."""
+        self._seen.add(uid)
         if uid not in self._known:
             first = next(items, None)
             items = chain([] if first is None else [first], items)
             name = self._claims.get(uid) or (first.record.namespace_name if isinstance(first, Found) else None)
+            if name is None and uid in self._making.known.versions:
+                name, _ = self._making.known.versions[uid]
             gap = Gap(f"{JOURNAL_PREFIX}{uid}/", "missing", "the store's log does not say whose versions these are")
             self._making.report("log", gap, name=name or "")
             if name is not None and is_ulid(uid):
@@ -181,9 +187,16 @@ class _Names:
         known = self._known.get(uid)
         return None if known is None else (*known, items)
 
+    def without_journal(self) -> Iterator[tuple[str, Iterator[Item]]]:
+        """Yield the namespaces that were not asked for, and should have been there, without records; to be begun at the end."""
+        with_versions = [uid for uid, (_, last) in self._making.known.versions.items() if last]
+        for uid in dict.fromkeys([*self._known, *with_versions]):
+            if uid not in self._seen:
+                yield uid, iter(())
 
-def _read_versions(making: Making, line: Line, items: Iterable[Item], checkpoints: set[int]) -> None:
-    """Gather the rows of the versions up to the first gap; all gaps are reported."""
+
+def _read_versions(making: Making, line: Line, items: Iterable[Item], checkpoints: set[int]) -> bool:
+    """Gather the rows of the versions up to the first gap, and return whether there is none; all gaps are reported."""
     lowest = line.expired.lowest_left()
     is_over = False
     for item in items:
@@ -199,6 +212,20 @@ def _read_versions(making: Making, line: Line, items: Iterable[Item], checkpoint
         elif not is_over:
             line.take(item, lowest, has_checkpoint=item.record.number in checkpoints)
             _add_version(making, line, item)
+    return not is_over
+
+
+def _check_end(making: Making, line: Line, checkpoints: set[int]) -> None:
+    """Look whether anything says that the line went on: nothing in it vouches for its last record."""
+    evidence = [
+        (max(checkpoints, default=0), "there is a checkpoint of version"),
+        (line.expired.highest() + 1 if line.expired.highest() else 0, "versions expired, which leaves at least version"),
+        (making.known.versions.get(line.uid, ("", 0))[1], "the index before knew version"),
+    ]
+    last, why = max(evidence)
+    if last > line.head:
+        gap = Gap(journal_key(line.uid, line.head + 1), "missing", f"the history ends with version {line.head}, and {why} {last}")
+        making.lose("journal", gap, owner_id=line.id, name=line.name, first=line.head + 1)
 
 
 def _add_version(making: Making, line: Line, item: Found[VersionRecord]) -> None:

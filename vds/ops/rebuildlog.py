@@ -73,6 +73,10 @@ class Expired:
             number = last + 1
         return number
 
+    def highest(self) -> int:
+        """Return the highest version that has expired, 0 for none."""
+        return max((last for _, last, _ in self._ranges), default=0)
+
     def gaps(self, lowest: int, head: int) -> Iterator[tuple[int, int]]:
         """Yield pairs of versions that are left and have only expired ones between them, within these."""
         low = high = 0
@@ -109,10 +113,11 @@ class StoreLog:
     """What was read of the log.
 
     Attributes:
-        number: of the last record; 0 for none.
+        number: of the last record, read or known to have been there; 0 for none.
         digest: of that record, which the next one names.
         namespaces: id → (name, created_us).
         expired: by namespace.
+        incarnations: of the indexes that replaced others.
         erased: the digests of erased objects.
     """
 
@@ -121,6 +126,7 @@ class StoreLog:
     digest: bytes = NO_PARENT
     namespaces: dict[str, tuple[str, int]] = field(default_factory=dict)
     expired: dict[str, Expired] = field(default_factory=dict)
+    incarnations: set[str] = field(default_factory=set)
     erased: set[bytes] = field(default_factory=set)
 
     def read_on(self) -> None:
@@ -135,17 +141,24 @@ class StoreLog:
                 continue
             self._take(item)
             self.number, self.digest = item.record.number, item.digest
+        known = self.making.known.log_seq
+        if self.number < known:
+            gap = Gap(store_key(self.number + 1), "missing", f"the log ends with {self.number}, and had {known} records")
+            self.making.lose("log", gap)
+            self.number = known  # behind this one looks whoever still writes through the old index
 
     def close(self, incarnation: str, address: str, host: str) -> None:
         """Append that this index replaces the one before, after whatever others append meanwhile, which is read too.
 
         Raises:
+            ConflictError: another rebuild began after this one.
             UnavailableError: the container does not answer, or others never stop.
         """
         fields = {"incarnation": incarnation, "address": address, "host": host}
         for _ in range(TRIES_MAX):
             self.read_on()
             body = self._next_record(fields)
+            self.making.sink.check()  # a rebuild that another one has ended must not fence that one's index
             try:
                 self.making.blobs.put_if_absent(store_key(self.number + 1), body)
             except BlobExistsError:
@@ -177,6 +190,8 @@ class StoreLog:
             self.erased.add(digest)
             author, reason = fields["author"], fields["reason"]
             sink.run(lambda connection: add_erased(connection, store_id, digest, time_us, author, reason))
+        elif kind == "index-replaced":
+            self.incarnations.add(fields["incarnation"])
 
 
 def _digest_of(blobs: BlobDriver, key: str) -> bytes:

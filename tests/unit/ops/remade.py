@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 
 import vds
 from vds.blobs.driver import Blob, BlobDriver
@@ -17,10 +18,16 @@ from vds.ops.rebuilding import RebuildGap, RebuildReport
 class Remade:
     """One store of this test alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, index: str | None = None) -> None:
         self.url = f"memory://remade-{uuid.uuid4().hex}"
-        self.store = vds.connect(self.url, create=True)
+        self._address = index
+        self.store = vds.connect(self.url, index=index, create=True)
         self.blobs: BlobDriver = open_driver(self.url)
+
+    @property
+    def index(self) -> Path:
+        """The file of its embedded index."""
+        return self.store._handle.doors.index.path
 
     def commit(self, name: str, files: dict[str, bytes], *, removed: tuple[str, ...] = ()) -> None:
         """Make one version."""
@@ -33,9 +40,16 @@ class Remade:
     def rebuild(self) -> RebuildReport:
         """Make the index anew and open it."""
         self.store.close()
-        report = vds.rebuild_index(self.url, show_progress=False)
-        self.store = vds.connect(self.url)
+        report = vds.rebuild_index(self.url, index=self._address, show_progress=False)
+        self.store = vds.connect(self.url, index=self._address)
         return report
+
+    def forget_index(self) -> None:
+        """Lose the index: only the container is left."""
+        index = self.index
+        self.store.close()
+        for end in ("", "-wal", "-shm"):
+            index.with_name(index.name + end).unlink(missing_ok=True)
 
     def gaps(self, report: RebuildReport) -> list[tuple[str, str, tuple[tuple[int, int | None], ...]]]:
         """Return kind, name and versions of what was missing."""
