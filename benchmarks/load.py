@@ -110,15 +110,16 @@ class Loading(Run):
         Run.clear(self)
 
     def take(self) -> Figures:
-        """Run to the end and return the figures, with the CPU seconds of the index's server.
+        """Run to the end and return the figures, with the CPU time that each thing took here and in the index's server.
 
         Raises:
             RunError: it failed, or was too slow.
         """
         before_s = self.postgres.cpu_s() if self.postgres is not None else 0.0
         figures = Run.take(self)
+        figures["cpu_each_ms"] = figures["cpu_s"] / self.count * 1e3
         if self.postgres is not None:
-            figures["index_cpu_s"] = self.postgres.cpu_s() - before_s
+            figures["index_cpu_each_ms"] = (self.postgres.cpu_s() - before_s) / self.count * 1e3
         return figures
 
     def check_whole(self, figures: Mapping[str, Any]) -> None:

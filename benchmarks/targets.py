@@ -166,7 +166,7 @@ BOUNDS = (
             ),
             Bound(f"10 000 000 rows, tables walked through, {where}", "ten_million", _most("scans", f"vds_ask_{index}"), 0),
             Bound(
-                f"10 000 000 rows, looked at at most, {where}", "ten_million", _most("looked_at", f"vds_ask_{index}"), 1_000_000
+                f"10 000 000 rows, looked at at most, {where}", "ten_million", _most("looked_at", f"vds_ask_{index}"), 500_000
             ),
         )
     ),

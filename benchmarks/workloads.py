@@ -78,7 +78,7 @@ def _read(name: str, title: str, does: str, tree: str, *, is_shared: bool = True
 
 
 def _load(name: str, title: str, does: str, count: int, unit: str, *, before: str = "", is_local: bool = True) -> Workload:
-    return Workload(name, title, 0, 1_000, before=before, does=does, count=count, unit=unit, is_shared=False, is_local=is_local)
+    return Workload(name, title, 0, 0, before=before, does=does, count=count, unit=unit, is_shared=False, is_local=is_local)
 
 
 WORKLOADS = {

@@ -89,7 +89,6 @@ def _dump_version(store: vds.Store, connection: Connection, row: NamespaceRow, n
         "parent": version._row.parent.hex(),
         "counts": (version._row.added, version._row.modified, version._row.removed),
         "uri": version.uri,
-        "outcome": number and store.outcome(version.commit_id),
     }
     try:
         rows = list(read_entries(connection, At(row.store_id, row.id, number)))

@@ -155,7 +155,13 @@ class _SqliteConnection(sqlite3.Connection):
     is_writing = False
 
     def cursor(self, factory: Any = _SqliteCursor) -> Any:
-        return super().cursor(factory)  # `execute` of a connection asks for one too
+        return super().cursor(factory)
+
+    def execute(self, sql: str, parameters: Any = ()) -> Any:
+        return self.cursor().execute(sql, parameters)  # by itself it would make one that knows of no faults
+
+    def executemany(self, sql: str, parameters: Any) -> Any:
+        return self.cursor().executemany(sql, parameters)
 
     def commit(self) -> None:
         if self.in_transaction and self.is_writing:

@@ -10,6 +10,7 @@ NAMESPACE = "team/raw"
 PROCESSES, THREADS, COMMITS = 4, 16, 2
 
 
+@pytest.mark.slow
 @SERVICES
 def test_sixty_four_writers_lose_nothing(request: pytest.FixtureRequest) -> None:
     place = make_place("directory+postgresql", request)

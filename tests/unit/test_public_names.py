@@ -41,6 +41,11 @@ SIGNATURES: dict[str, tuple[object, str]] = {
     "Store.gc": (Store.gc, "self, dry_run=True, *, grace_hours=24.0, max_share=0.5, repack=True, show_progress=True"),
     "Store.undo_gc": (Store.undo_gc, "self, dry_run=False"),
     "Store.erase": (Store.erase, "self, digest, *, reason='', dry_run=True, show_progress=True"),
+    "Store.fsck": (
+        Store.fsck,
+        "self, *, structure=True, chain=False, sample=None, shard=None, full=False, repair=False, repair_from=None,"
+        " replace_damaged=False, seed='', resume=True, show_progress=True, dry_run=False",
+    ),
     "Namespace.upload": (
         Namespace.upload,
         "self, src_dir, target_path=None, overwrite=True, show_progress=True, *, message='', labels=None, mirror=False,"

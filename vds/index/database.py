@@ -232,9 +232,13 @@ def _open_sqlite(url: URL, read_only: bool) -> Engine:
         connection = sqlite3.connect(
             target, uri=read_only, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False, cached_statements=256
         )
-        for pragma in ("cache_size=-32768",) if read_only else _SQLITE_PRAGMAS:
-            # Closed, as a statement that is still open would forbid the functions that are added next.
-            connection.execute(f"PRAGMA {pragma}").close()
+        try:
+            for pragma in ("cache_size=-32768",) if read_only else _SQLITE_PRAGMAS:
+                # Closed, as a statement that is still open would forbid the functions that are added next.
+                connection.execute(f"PRAGMA {pragma}").close()
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
     # The connection used last comes first: the pages that a plan read are still in its cache when the commit needs them.

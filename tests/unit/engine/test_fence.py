@@ -1,4 +1,4 @@
-"""The fence in the store's log: what another index put there is seen, also behind what is queued here, and before an acknowledgement."""
+"""The fence in the store's log: another index is noticed, also behind what is queued here, and before an acknowledgement."""
 
 from __future__ import annotations
 
