@@ -236,5 +236,5 @@ STEPS = [
     Step("collect", collect, prepare=expire),
     Step("erase", erase),
     Step("fsck", fsck),
-    # Step("rebuild", nothing, rebuild, is_begun=True),
+    Step("rebuild", nothing, rebuild, is_begun=True),
 ]

@@ -31,6 +31,7 @@ NAMES = [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for 
 NOT_HIT = "not hit"
 """What became of a fault whose turn never came: threads decide what goes into one transaction, and over how many connections."""
 
+CONNECTION_STATEMENTS = 8
 POSTGRES_SEED = 1
 POSTGRES_TRIES = 2
 """How many blob calls, and how many statements, of each step go wrong on PostgreSQL."""
@@ -110,8 +111,8 @@ def statement_faults(flow: Run, name: str) -> list[tuple[Statement, SqlKind]]:
 
 
 def check_hits(outcomes: list[str]) -> None:
-    """Check that nearly all faults came to pass."""
-    assert outcomes.count(NOT_HIT) <= len(outcomes) // 10
+    """Check that nearly all faults came to pass: all but those of one connection more or less, and one in ten."""
+    assert outcomes.count(NOT_HIT) <= len(outcomes) // 10 + CONNECTION_STATEMENTS
 
 
 def test_the_flow_does_what_it_is_for(flow: Run) -> None:

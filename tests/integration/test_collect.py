@@ -297,13 +297,27 @@ class TestRefusals:
         """Rows that are lost from the index must not take the bytes with them."""
         history = fill(store, tmp_path, 1)
         before = blob_keys(place)
+        gc(store)  # which counts what is used
         database = place.database()
         database.run(lambda connection: connection.exec_driver_sql("DELETE FROM object"))
+        database.run(lambda connection: connection.exec_driver_sql("UPDATE blob SET is_checked = 0"))
         with pytest.raises(CorruptionError, match="which is used and has no other place"):
             gc(store)
         database.close()
         assert blob_keys(place) == before
         assert history[1]
+
+    @pytest.mark.parametrize("table", ["entry", "object"])
+    def test_rows_that_are_lost_before_they_were_counted(self, store: Store, place: Place, tmp_path: Path, table: str) -> None:
+        fill(store, tmp_path, 2)
+        before = blob_keys(place)
+        database = place.database()
+        which = "path = 'large.bin'" if table == "entry" else "length_bytes > 1000000"
+        database.run(lambda connection: connection.exec_driver_sql(f"DELETE FROM {table} WHERE {which}"))
+        with pytest.raises(CorruptionError, match="nothing is collected while that is so"):
+            gc(store)
+        database.close()
+        assert blob_keys(place) == before
 
     def test_read_only_stores_collect_nothing(self, store: Store, place: Place, tmp_path: Path) -> None:
         fill(store, tmp_path, 2)

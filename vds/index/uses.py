@@ -123,6 +123,7 @@ def count_uses(connection: Connection, store_id: int, namespace_id: int, up_to: 
     low = connection.execute(text("SELECT number FROM counted WHERE store_id = :s AND namespace_id = :n"), ids).scalar_one()
     if low >= up_to:
         return
+    _check_all_there(connection, {**ids, "low": low, "high": up_to})
     connection.execute(
         text(
             "INSERT INTO object_use (store_id, digest, uses) SELECT :s, digest, COUNT(*) FROM entry WHERE store_id = :s"
@@ -134,6 +135,45 @@ def count_uses(connection: Connection, store_id: int, namespace_id: int, up_to: 
     connection.execute(
         text("UPDATE counted SET number = :high WHERE store_id = :s AND namespace_id = :n"), {**ids, "high": up_to}
     )
+
+
+_OF = "FROM entry e WHERE e.store_id = :s AND e.namespace_id = :n"
+_BEGUN = f"{_OF} AND e.first_version > :low AND e.first_version <= :high"
+_ENDED = f"{_OF} AND e.end_version > :low AND e.end_version <= :high AND e.end_version < {OPEN} AND e.first_version <= :low"
+_LOST = (
+    " AND e.size_bytes > 0 AND NOT EXISTS (SELECT 1 FROM object o WHERE o.store_id = e.store_id AND o.digest = e.digest)"
+    " AND NOT EXISTS (SELECT 1 FROM erased x WHERE x.store_id = e.store_id AND x.digest = e.digest)"
+)
+
+
+def _check_all_there(connection: Connection, binds: dict[str, int]) -> None:
+    """Check that the entries about to be counted are as many and as large as their versions say, each with a place.
+
+    An entry that was lost would make its content look unused. Served by ix_entry_first and ix_entry_end, as the counting is. What a
+    version had whose entries were collected, or never made by a rebuild, nobody can tell.
+
+    Raises:
+        CorruptionError: they are not.
+    """
+    row = connection.execute(
+        text(
+            "SELECT h.file_count - COALESCE(l.file_count, 0) AS files, h.size_bytes - COALESCE(l.size_bytes, 0) AS size_bytes,"
+            f" (SELECT COUNT(*) {_BEGUN} AND e.end_version > :high) - (SELECT COUNT(*) {_ENDED}) AS found,"
+            f" (SELECT COALESCE(SUM(e.size_bytes), 0) {_BEGUN} AND e.end_version > :high)"
+            f" - (SELECT COALESCE(SUM(e.size_bytes), 0) {_ENDED}) AS found_bytes,"
+            f" (SELECT COUNT(*) {_BEGUN} {_LOST}) AS lost, COALESCE(h.collected_us, l.collected_us) AS collected_us"
+            " FROM version h LEFT JOIN version l ON l.store_id = h.store_id AND l.namespace_id = h.namespace_id"
+            " AND l.number = :low WHERE h.store_id = :s AND h.namespace_id = :n AND h.number = :high"
+        ),
+        binds,
+    ).one()
+    is_known = row.collected_us is None
+    if row.lost or (is_known and (row.found, int(row.found_bytes)) != (row.files, row.size_bytes)):
+        raise CorruptionError(
+            f"from version {binds['low']} to {binds['high']} the index has {row.found} files more, their records say {row.files};"
+            f" {row.lost} contents have no place: nothing is collected while that is so",
+            hint="run: vds fsck --chain",
+        )
 
 
 def count_all_uses(connection: Connection, store_id: int) -> None:

@@ -92,8 +92,8 @@ class Replay:
             self._begin()
             self._go_on()
             self._making.sink.flush()
-            gaps = list(line.expired.gaps(self._lowest, line.head))
-            if gaps:
+            gaps = [(0, self._lowest), *line.expired.gaps(self._lowest, line.head)]
+            if len(gaps) > 1 or self._lowest > 1:
                 dropped = self._making.sink.run(lambda connection: drop_dead(connection, self._space, gaps))
                 self._making.count("entries", -dropped)
         for key in self._checkpoints:

@@ -307,9 +307,9 @@ def test_every_blob_says_what_it_holds(driver: SpyDriver) -> None:
     "key",
     [
         "objects/00/short",
-        f"objects/00/{'1' * 64}.{fresh_ulid()}",
+        f"objects/00/{'1' * 64}.01m8065kr4qmvkhy9wkt5d06gv",
         f"objects/{'1' * 2}/{'1' * 64}",
-        stream_key(fresh_ulid()),
+        stream_key("01m8065kr4qmvkhy9wkt5d06gv"),
         "packs/00/x.pack",
     ],
 )
