@@ -149,8 +149,8 @@ _LOST = (
 def _check_all_there(connection: Connection, binds: dict[str, int]) -> None:
     """Check that the entries about to be counted are as many and as large as their versions say, each with a place.
 
-    An entry that was lost would make its content look unused. Served by ix_entry_first and ix_entry_end, as the counting is. What a
-    version had whose entries were collected, or never made by a rebuild, nobody can tell.
+    An entry that was lost would make its content look unused. Served by ix_entry_first and ix_entry_end, as the counting is. What
+    a version had whose entries were collected, or never made by a rebuild, nobody can tell.
 
     Raises:
         CorruptionError: they are not.
