@@ -152,6 +152,7 @@ class Service:
         fired: how many calls went wrong since `begin_log`.
         log: every request since `begin_log`, in order.
         now_s: virtual time.
+        late_keys: the keys of requests that took effect after their callers had gone on.
     """
 
     def __init__(self, name: str, plan: Plan = all_well) -> None:
@@ -160,9 +161,10 @@ class Service:
         self.log: list[Call] = []
         self.fired = 0
         self.now_s = 0.0
+        self.late_keys: set[str] = set()
         self._container = MemoryDriver(name)._container
         self._deleted: dict[str, list[Any]] = {}
-        self._late: list[tuple[float, int, Callable[[], object]]] = []
+        self._late: list[tuple[float, int, str, Callable[[], object]]] = []
         self._numbers = itertools.count()
         self._alike: Counter[tuple[str, str, int]] = Counter()
         self._lock = threading.Lock()
@@ -245,6 +247,7 @@ class Service:
     def restore(self, saved: Saved) -> None:
         """Hold again what was saved, and forget what is under way; etags are never given twice all the same."""
         self._late.clear()
+        self.late_keys.clear()
         self._container.exists = saved.exists
         self._container.blobs = dict(saved.blobs)
         self._container.blocks = {key: dict(blocks) for key, blocks in saved.blocks.items()}
@@ -267,7 +270,7 @@ class Service:
             return effect()
         if fault.kind == "repeated":
             answer = effect()
-            self._send_later(fault.delay_s, effect)
+            self._send_later(fault.delay_s, call.key, effect)
             return answer
         if fault.kind == "retried":
             with suppress(VdsError):
@@ -279,25 +282,26 @@ class Service:
             with suppress(VdsError):
                 effect()
         elif fault.kind == "late":
-            self._send_later(fault.delay_s, effect)
+            self._send_later(fault.delay_s, call.key, effect)
         elif fault.kind == "full":
             raise NoSpaceError(f"no space for {what}")
         elif fault.kind == "short":
             raise CorruptionError(f"the answer to {what} ended early", hint="run: vds fsck")
         raise UnavailableError(f"no answer to {what}" if fault.kind != "refused" else f"the service is too busy for {what}")
 
-    def _send_later(self, delay_s: float, effect: Callable[[], object]) -> None:
+    def _send_later(self, delay_s: float, key: str, effect: Callable[[], object]) -> None:
         with self._lock:
-            heapq.heappush(self._late, (self.now_s + delay_s, next(self._numbers), effect))
+            heapq.heappush(self._late, (self.now_s + delay_s, next(self._numbers), key, effect))
 
     def _deliver(self) -> None:
         while True:
             with self._lock:
                 if not self._late or self._late[0][0] > self.now_s:
                     return
-                _, _, effect = heapq.heappop(self._late)
+                _, _, key, effect = heapq.heappop(self._late)
             with suppress(VdsError):  # nobody waits for the answer
                 effect()
+                self.late_keys.add(key)
 
 
 def _garbled(answer: T) -> T:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -167,8 +167,9 @@ def test_piece_by_piece_it_comes_to_the_same(remade: Remade) -> None:
     assert dump_intervals(remade.store) == intervals
 
 
-def test_intervals_in_which_no_version_is_left_are_not_there(remade: Remade) -> None:
-    remade.store.expire(["a@2", "a@4", "a@5", "a@6"], dry_run=False)
+@pytest.mark.parametrize("numbers", [(2, 4, 5, 6), (1, 2, 3), (1, 3, 4, 7), range(1, 8)])
+def test_intervals_in_which_no_version_is_left_are_not_there(remade: Remade, numbers: Iterable[int]) -> None:
+    remade.store.expire([f"a@{number}" for number in numbers], dry_run=False)
     remade.store.gc(dry_run=False, grace_hours=0, max_share=1, show_progress=False)
     before, intervals = dump_store(remade.store), dump_intervals(remade.store)
     assert remade.rebuild().gaps == ()

@@ -88,9 +88,12 @@ def open_(site: Site) -> vds.Store:
 
 
 def rebuild(site: Site) -> vds.Store:
-    """Make its index anew, and open it."""
-    vds.rebuild_index(site.place.url, index=site.place.index, show_progress=False)
-    return site.place.connect()
+    """Make its index anew, once more if something seemed to be missing, and open it."""
+    for _ in range(2):
+        report = vds.rebuild_index(site.place.url, index=site.place.index, show_progress=False)
+        if not report.gap_count:
+            return site.place.connect()
+    raise CorruptionError(f"missing: {report.gaps}")
 
 
 def upload(site: Site, store: vds.Store) -> None:

@@ -32,6 +32,9 @@ NOT_HIT = "not hit"
 """What became of a fault whose turn never came: threads decide what goes into one transaction, and over how many connections."""
 
 CONNECTION_STATEMENTS = 8
+STRIDES = {"rebuild": 3}
+"""Of how many statements of a step one goes wrong: a rebuild that fails anywhere is begun again from its beginning."""
+
 POSTGRES_SEED = 1
 POSTGRES_TRIES = 2
 """How many blob calls, and how many statements, of each step go wrong on PostgreSQL."""
@@ -103,7 +106,7 @@ def statement_faults(flow: Run, name: str) -> list[tuple[Statement, SqlKind]]:
     However a statement fails inside a transaction, all of that is undone, and one line of vds tells the ways apart.
     """
     faults: list[tuple[Statement, SqlKind]] = []
-    for statement in flow.statements[name]:
+    for statement in flow.statements[name][:: STRIDES.get(name, 1)]:
         kinds = statement.kinds
         chosen = kinds if statement.text == "COMMIT" else [kinds[statement.number % len(kinds)]]
         faults += [(statement, kind) for kind in chosen]

@@ -158,7 +158,10 @@ def list_namespaces(connection: Connection, store_id: int, prefix: str = "") -> 
 def list_recent_namespaces(connection: Connection, store_id: int, limit: int) -> list[NamespaceRow]:
     """Return the namespaces that were written to last, at most `limit`; served by pk_upload, read from its end."""
     rows = connection.execute(
-        text("SELECT namespace_id FROM upload WHERE store_id = :s AND state = 'committed' ORDER BY id DESC LIMIT 50"),
+        text(
+            "SELECT namespace_id FROM upload WHERE store_id = :s AND state = 'committed' AND namespace_id > 0"
+            " ORDER BY id DESC LIMIT 50"
+        ),
         {"s": store_id},
     )
     recent = list(dict.fromkeys(rows.scalars()))[:limit]

@@ -65,11 +65,18 @@ class _Base:
 
 @dataclass(frozen=True, slots=True)
 class _Fetched:
-    """The change list of a version: its rows, None when they are too many to be held, or what is wrong with it."""
+    """The change list of a version.
+
+    Attributes:
+        rows: None when they are too many to be held, or when something is wrong with the list.
+        fault: what is wrong.
+        is_base: whether it names every file of its version, and nothing before it counts.
+    """
 
     step: Step
     rows: Rows | None
     fault: str = ""
+    is_base: bool = False
 
 
 class Replay:
@@ -89,11 +96,10 @@ class Replay:
         """Make them. What cannot be made is reported, and remembered in the index."""
         line = self._line
         if self._lowest <= line.head:
-            self._begin()
-            self._go_on()
-            self._making.sink.flush()
+            self._go_on(self._begin())
             gaps = [(0, self._lowest), *line.expired.gaps(self._lowest, line.head)]
             if len(gaps) > 1 or self._lowest > 1:
+                self._making.sink.flush()
                 dropped = self._making.sink.run(lambda connection: drop_dead(connection, self._space, gaps))
                 self._making.count("entries", -dropped)
         for key in self._checkpoints:
@@ -101,14 +107,30 @@ class Replay:
                 files, _ = line.totals[key.number]
                 self._making.note_list(ListRow(line.id, key.number, "checkpoint", str(key), key.digest, files))
 
-    def _begin(self) -> None:
-        """Begin with the newest whole list of a version that is not after the oldest one left; without one, with nothing."""
+    def _begin(self) -> list[_Fetched]:
+        """Begin with the newest whole list of a version that is not after the oldest one left; without one, with nothing.
+
+        One that is short is returned, to be applied together with what follows: most namespaces are worked out in memory alone.
+        """
         numbers = {number for number in self._line.whole if number <= self._lowest}
         numbers.update(key.number for key in self._checkpoints if key.number <= self._lowest)
         for number in sorted(numbers, reverse=True):
             for base in self._bases(number):
-                if self._load(base, is_start=True):
-                    return
+                if base.key is None and base.changes.count <= BATCH_ROWS:
+                    one = self._fetch_base(base.step)
+                    if one is not None:
+                        self._number = number - 1
+                        return [one]
+                elif self._load(base, is_start=True):
+                    return []
+        return []
+
+    def _fetch_base(self, step: Step) -> _Fetched | None:
+        """Return a whole change list that can be held; None when it does not fit."""
+        fetched = _fetch_one(self._making.blobs, step)
+        written = [row for row in fetched.rows or () if row.digest is not None]
+        fits = (len(written), sum(row.size_bytes for row in written)) == (step.file_count, step.size_bytes)
+        return _Fetched(step, written, is_base=True) if fits and not fetched.fault else None
 
     def _bases(self, number: int) -> Iterator[_Base]:
         """Yield the lists that name all files of a version, its change list first: that one says what the version changed."""
@@ -163,12 +185,12 @@ class Replay:
             detail = f"which files version {step.number} itself changed is not known: {err}"
             self._making.report("changes", Gap(key, "damaged", detail), name=self._line.name)
 
-    def _go_on(self) -> None:
-        """Apply the lists after the one it began with."""
-        steps = self._line.steps(self._making.blobs, self._making.uid, self._number + 1)
-        waiting: list[_Fetched] = []
-        rows = 0
-        with closing(_fetch(self._making.blobs, steps)) as fetched:
+    def _go_on(self, waiting: list[_Fetched]) -> None:
+        """Apply the lists after the one it began with, which is the first of those waiting or was applied already."""
+        steps = self._line.steps(self._making.blobs, self._making.uid, self._number + len(waiting) + 1)
+        rows = sum(len(one.rows or ()) for one in waiting)
+        fetch = _unpack if self._line.is_at_hand else _fetch
+        with closing(fetch(self._making.blobs, steps)) as fetched:
             for one in chain.from_iterable(fetched):
                 waiting.append(one)
                 rows += 0 if one.rows is None else len(one.rows)
@@ -202,7 +224,7 @@ class Replay:
             delta = intervals.deltas.get(one.step.number, Delta())
             files += delta.added - delta.removed
             size_bytes += delta.size_bytes
-            if misfit := _find_misfit(delta, files, size_bytes, one.step):
+            if not one.is_base and (misfit := _find_misfit(delta, files, size_bytes, one.step)):
                 if place:
                     self._apply_small(fetched[:place])
                 return one.step, misfit
@@ -277,6 +299,12 @@ def _fetch(blobs: BlobDriver, steps: Iterable[Step]) -> Generator[list[_Fetched]
 
     groups = grouped(steps, lambda step: step.changes.count, count_max=FETCH_COUNT, bytes_max=FETCH_ROWS)
     return parallel_map(fetch, groups, workers=FETCH_WORKERS, weigh=_weigh, in_flight_bytes_max=FETCHED_ROWS_MAX)
+
+
+def _unpack(blobs: BlobDriver, steps: Iterable[Step]) -> Generator[list[_Fetched], None, None]:
+    """Yield lists that stand in their records, which are at hand: threads for them would cost more than they are."""
+    for step in steps:
+        yield [_fetch_one(blobs, step)]
 
 
 def _weigh(group: Sequence[Step]) -> int:

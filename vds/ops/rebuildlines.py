@@ -96,6 +96,12 @@ class Line:
             self._steps_bytes += _STEP_BYTES + len(step.changes.inline or b"")
         self.head, self.digest = step.number, item.digest
 
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether a replay from where it will begin makes no request."""
+        steps = self._steps
+        return bool(steps) and steps[-1].number == self.head and all(step.changes.key is None for step in steps)
+
     def steps(self, blobs: BlobDriver, store_uid: str, start: int) -> Iterator[Step]:
         """Yield the versions from `start` to the head; what was not kept is read again."""
         number = start
