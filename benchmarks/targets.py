@@ -165,9 +165,7 @@ BOUNDS = (
                 100,
             ),
             Bound(f"10 000 000 rows, tables walked through, {where}", "ten_million", _most("scans", f"vds_ask_{index}"), 0),
-            Bound(
-                f"10 000 000 rows, looked at at most, {where}", "ten_million", _most("looked_at", f"vds_ask_{index}"), 500_000
-            ),
+            Bound(f"10 000 000 rows, looked at at most, {where}", "ten_million", _most("looked_at", f"vds_ask_{index}"), 500_000),
         )
     ),
 )

@@ -488,4 +488,4 @@ class TestOneNameTwice:
         doors.index.close()
         (one, made_one), (other, made_other) = results
         assert (one.id, one.uid) == (other.id, other.uid)
-        assert [made.number for made in (made_one, made_other) if made is not None] == [1]
+        assert [made.queued.number for made in (made_one, made_other) if made is not None] == [1]
