@@ -23,7 +23,6 @@ from vds.ops import rebuildentries
 from vds.ops.rebuilding import RebuildReport
 
 PLACES = [
-    "memory+sqlite",
     "directory+sqlite",
     pytest.param("memory+postgresql", marks=SERVICES),
     pytest.param("azurite+postgresql", marks=SERVICES),

@@ -27,8 +27,9 @@ from vds.index.database import Database
 from vds.index.migrate import upgrade
 
 SEEDS = range(int(os.environ.get("VDS_TEST_SEEDS", "12")))
-TRIES_MAX = 200
-BLOB_SHARE, STATEMENT_SHARE = 0.08, 0.006
+TRIES_MAX = 60
+FAULTS_A_TRY = 0.6
+"""How many of the blob calls of a step go wrong on average, and likewise of its statements."""
 DELAY_S_MAX = 3.0  # some three hundred requests
 KINDS: list[Kind] = ["refused", "throttled", "lost", "late", "retried", "repeated", "full", "short"]
 
@@ -54,10 +55,10 @@ def make_site(sites: tuple[SqlFaults, Path], patch: pytest.MonkeyPatch) -> Site:
 
 
 @pytest.fixture(scope="module")
-def good_day(sites: tuple[SqlFaults, Path]) -> object:
-    """Return what a user sees in the end when nothing goes wrong."""
+def good_day(sites: tuple[SqlFaults, Path]) -> Run:
+    """Return how it goes when nothing goes wrong."""
     with pytest.MonkeyPatch.context() as patch:
-        return Run(make_site(sites, patch)).after[STEPS[-1].name]
+        return Run(make_site(sites, patch))
 
 
 class BadDay:
@@ -67,8 +68,9 @@ class BadDay:
         errors: how many were seen.
     """
 
-    def __init__(self, site: Site, seed: int) -> None:
+    def __init__(self, site: Site, seed: int, good_day: Run) -> None:
         self.site = site
+        self._good_day = good_day
         self.errors = 0
         self._seed = seed
         self._chance = random.Random(seed)
@@ -83,7 +85,7 @@ class BadDay:
         if step.is_begun:
             self.close()
         for number in range(TRIES_MAX):
-            self._arm(f"{self._seed}/{step.name}/{number}")
+            self._arm(step, f"{self._seed}/{step.name}/{number}")
             try:
                 self._try_once(step)
                 return
@@ -115,23 +117,24 @@ class BadDay:
         self.close()
         return self.site.place.connect()
 
-    def _arm(self, seed: str) -> None:
+    def _arm(self, step: Step, seed: str) -> None:
         self.site.service.begin_log()
         self.site.sql.begin_log()
-        self.site.service.plan = drawn(seed, BLOB_SHARE, KINDS, DELAY_S_MAX)
+        self.site.service.plan = drawn(seed, FAULTS_A_TRY / len(self._good_day.calls[step.name]), KINDS, DELAY_S_MAX)
+        share = FAULTS_A_TRY / len(self._good_day.statements[step.name])
 
         def plan(statement: Statement) -> SqlKind | None:
             chance = random.Random(f"{seed}/{statement.place}")
-            return chance.choice(statement.kinds) if chance.random() < STATEMENT_SHARE else None
+            return chance.choice(statement.kinds) if chance.random() < share else None
 
         self.site.sql.plan = plan
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_bad_day_ends_as_a_good_one(seed: int, sites: tuple[SqlFaults, Path], good_day: object) -> None:
+def test_a_bad_day_ends_as_a_good_one(seed: int, sites: tuple[SqlFaults, Path], good_day: Run) -> None:
     with pytest.MonkeyPatch.context() as patch:
         site = make_site(sites, patch)
-        day = BadDay(site, seed)
+        day = BadDay(site, seed, good_day)
         try:
             for step in STEPS:
                 day.live_through(step)
@@ -140,5 +143,5 @@ def test_a_bad_day_ends_as_a_good_one(seed: int, sites: tuple[SqlFaults, Path], 
             day.close()
         site.service.settle()
         assert day.errors > 5
-        assert look(site) == good_day
+        assert look(site) == good_day.after[STEPS[-1].name]
         check_garbage(site)

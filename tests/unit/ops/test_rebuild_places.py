@@ -183,5 +183,6 @@ def test_a_pack_without_its_footer_is_reported_with_what_was_in_it(made: Remade)
     made.replace(pack, lambda data: data[:-1])
     report = made.rebuild()
     assert sorted(gap.kind for gap in report.gaps) == ["blob", "object", "object", "object"]
-    made.store.gc(dry_run=False, grace_hours=0, max_share=1, show_progress=False)
+    with pytest.raises(CorruptionError, match="have no place"):
+        made.store.gc(dry_run=False, grace_hours=0, max_share=1, show_progress=False)
     assert made.blobs.find_blob(pack) is not None  # what is still in it can be saved
