@@ -120,8 +120,11 @@ class BadDay:
     def _arm(self, step: Step, seed: str) -> None:
         self.site.service.begin_log()
         self.site.sql.begin_log()
-        self.site.service.plan = drawn(seed, FAULTS_A_TRY / len(self._good_day.calls[step.name]), KINDS, DELAY_S_MAX)
-        share = FAULTS_A_TRY / len(self._good_day.statements[step.name])
+        calls, statements = self._good_day.calls, self._good_day.statements
+        # The store may have to be opened too.
+        share = FAULTS_A_TRY / (len(calls[step.name]) + len(calls["open"]))
+        self.site.service.plan = drawn(seed, share, KINDS, DELAY_S_MAX)
+        share = FAULTS_A_TRY / (len(statements[step.name]) + len(statements["open"]))
 
         def plan(statement: Statement) -> SqlKind | None:
             chance = random.Random(f"{seed}/{statement.place}")

@@ -18,7 +18,6 @@ import json
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from vds.errors import ConflictError, InvalidInputError
@@ -32,6 +31,7 @@ from vds.index.needs import BlobsGone, Need, hold_all, hold_needs
 from vds.index.plan import Area, Counts, count_changes, mark_changed
 from vds.index.queue import QueuedRecord, add_record
 from vds.index.schema import OPEN
+from vds.index.sql import text
 from vds.index.staging import lock_upload, mark_committed
 from vds.index.stores import NamespaceRow, lock_namespace
 from vds.model.moment import micros_of, moment_of

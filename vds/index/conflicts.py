@@ -15,12 +15,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import bindparam, text
+from sqlalchemy import bindparam
 from sqlalchemy.engine import Connection
 
 from vds.errors import ConflictError
 from vds.index.plan import Area, distinct_ancestors, prefix_condition, touched_sql
 from vds.index.schema import OPEN
+from vds.index.sql import text
 from vds.index.stores import NamespaceRow
 from vds.model.batch import batched
 

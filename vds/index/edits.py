@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from vds.index.plan import Area, check_placed_paths, prefix_condition
+from vds.index.sql import text
 from vds.index.staging import StagedRow
 
 # The sum keeps both databases from ix_entry_first: see `vds.index.plan`.

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, text
+from sqlalchemy import bindparam
 from sqlalchemy.engine import Connection
 
 from vds.index.cursors import BATCH_ROWS, fetch_all, fetch_batches, hold_together, look_up_by_key
 from vds.index.expiry import check_kept
 from vds.index.plan import Area, prefix_condition, touched_sql
+from vds.index.sql import text
 from vds.model.batch import batched
 from vds.model.entry import EntryRow as EntryRow
 from vds.model.entry import NumberedRow

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, text
+from sqlalchemy import bindparam
 from sqlalchemy.engine import Connection
 
 from vds.errors import ErasedError
 from vds.index.database import now_us
 from vds.index.schema import OPEN
+from vds.index.sql import text
 from vds.model.batch import batched
 from vds.model.digest import Digest
 from vds.model.moment import moment_of

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import text
 from sqlalchemy.engine import Connection, Row
 
 from vds.errors import CorruptionError
 from vds.index.schema import OPEN
+from vds.index.sql import text
 from vds.index.stores import NamespaceRow
 
 LostKind = Literal["journal", "changes", "events", "log"]

@@ -9,11 +9,11 @@ holds it.
 
 from __future__ import annotations
 
-from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from vds.errors import AccessDeniedError
 from vds.index.database import now_us
+from vds.index.sql import text
 
 _STAMPING = "CAST('store'::regclass AS oid)"
 """The class of the advisory locks that mark who takes a time: the table; their object is the store's row in it.

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, text
+from sqlalchemy import bindparam
 from sqlalchemy.engine import Connection
 
 from vds.index.cursors import fetch_all
 from vds.index.plan import Area
+from vds.index.sql import text
 from vds.model.batch import batched
 
 LOCK_BATCH = 10_000

@@ -12,13 +12,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, insert, text
+from sqlalchemy import bindparam, insert
 from sqlalchemy.engine import Connection
 
 from vds.index.cursors import fetch_all, insert_values
 from vds.index.damage import drop_healed, find_damaged
 from vds.index.database import now_us
 from vds.index.schema import blob
+from vds.index.sql import text
 from vds.model.batch import batched
 from vds.model.checks import Checks
 from vds.model.content import Member

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import TextClause, bindparam, text
+from sqlalchemy import TextClause, bindparam
 from sqlalchemy.engine import Connection
 
 from vds.index.cursors import fetch_batches, look_up_by_key
 from vds.index.expiry import check_kept
 from vds.index.schema import OPEN
+from vds.index.sql import text
 from vds.model.batch import batched
 from vds.model.manifest import ChangeRow
 from vds.model.path import PATH_BYTES_MAX, ancestors, entry_path, range_below

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import text
 from sqlalchemy.engine import Connection
+
+from vds.index.sql import text
 
 Line = Literal["version", "event", "store"]
 

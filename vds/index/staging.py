@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import text
 from sqlalchemy.engine import Connection, Row
 
 from vds.errors import ConflictError, NotFoundError
 from vds.index.database import now_sql, now_us
+from vds.index.sql import text
 
 WRITTEN, REMOVED = 1, 2
 """What a staged row says of its path."""

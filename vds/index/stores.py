@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import text
 from sqlalchemy.engine import Connection, Row
 
 from vds.errors import FormatError
 from vds.index.database import Database, now_us
 from vds.index.queue import VISIBLE_SQL
 from vds.index.schema import REVISION
+from vds.index.sql import text
 from vds.model.version import NO_PARENT
 
 _VISIBLE = VISIBLE_SQL.format(owner="namespace", line="version")

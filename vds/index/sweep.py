@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from vds.index.cursors import look_up_by_key
+from vds.index.sql import text
 
 SWEEP_ROWS_MAX = 5000
 """How many staged rows one transaction deletes from a SQLite index: some milliseconds, in which no other writer gets in."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import text
 from sqlalchemy.engine import Connection, Row
 
 from vds.errors import InvalidInputError, NotFoundError
@@ -16,6 +15,7 @@ from vds.index.cursors import hold_together
 from vds.index.expiry import expired_error
 from vds.index.plan import prefix_condition
 from vds.index.schema import OPEN
+from vds.index.sql import text
 from vds.index.stores import NamespaceRow
 from vds.model.moment import micros_of, moment_of
 from vds.model.ref import Point, format_moment
