@@ -168,7 +168,8 @@ class StoreMachine(RuleBasedStateMachine):
         wanted = {path: body for path, body in self.latest(name).items() if path not in changed}
         wanted.update({path: before[path] for path in changed if path in before})
         try:
-            self.expect(name, wanted, lambda: self.store.namespace(name).revert(number))
+            if self.expect(name, wanted, lambda: self.store.namespace(name).revert(number)) is None:
+                return  # a conflict, for the one reason or the other
         except ConflictError:
             assert touched
             return

@@ -27,7 +27,8 @@ SINGLE_PUT_BYTES_MAX = BLOCK_BYTES_MIN
 SENDING_BYTES_MAX = 128 * 1024 * 1024
 """What the bodies under way may hold, of one upload or one stream: 100 ms of a line of 10 Gbit/s."""
 DIGEST_METADATA = "vds_digest"
-_STREAMS = "objects/~~/"
+OBJECT_PREFIX, PACK_PREFIX = "objects/", "packs/"
+STREAM_PREFIX = f"{OBJECT_PREFIX}~~/"
 _MIB = 1024 * 1024
 
 
@@ -54,22 +55,22 @@ def fresh_ulid() -> str:
 def object_key(digest_raw: bytes, generation: str) -> str:
     """Return the key of a whole object; a new placement of the same object takes another generation."""
     text = digest_raw.hex()
-    return f"objects/{text[:2]}/{text}.{generation}"
+    return f"{OBJECT_PREFIX}{text[:2]}/{text}.{generation}"
 
 
 def stream_key(ulid: str) -> str:
     """Return the key of an object whose digest is known only at its end."""
-    return f"{_STREAMS}{ulid}"
+    return f"{STREAM_PREFIX}{ulid}"
 
 
 def is_stream_key(key: str) -> bool:
     """Return whether a key says nothing of the digest of what it holds."""
-    return key.startswith(_STREAMS)
+    return key.startswith(STREAM_PREFIX)
 
 
 def pack_key(ulid: str) -> str:
     """Return the key of a pack; the directory spreads them evenly, as the ulids of one moment begin alike."""
-    return f"packs/{blake3(ulid.encode()).hexdigest(1)}/{ulid}.pack"
+    return f"{PACK_PREFIX}{blake3(ulid.encode()).hexdigest(1)}/{ulid}.pack"
 
 
 def block_size_bytes(size_bytes: int) -> int:

@@ -16,7 +16,7 @@ from itertools import groupby
 from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from vds.blobs.driver import Blob, BlobDriver
-from vds.blobs.objects import DIGEST_METADATA, is_stream_key, object_key
+from vds.blobs.objects import DIGEST_METADATA, OBJECT_PREFIX, PACK_PREFIX, is_stream_key, object_key
 from vds.blobs.packs import read_footer
 from vds.errors import CorruptionError, NotFoundError
 from vds.model.claim import CLAIM_PREFIX, NamespaceClaim
@@ -40,7 +40,6 @@ from vds.model.version import (
 from vds.pipeline import TRANSFER_WORKERS, parallel_map
 
 JOURNAL_PREFIX = "journal/"
-PACK_PREFIX = "packs/"
 READ_AHEAD_BYTES_MAX = 32 * 1024 * 1024
 
 NUMBER_DIGITS = 16
@@ -333,7 +332,7 @@ class PlacedBlob:
 
 def list_placements(driver: BlobDriver) -> Stream[PlacedBlob | Gap]:
     """Yield every blob below `objects/` and `packs/`, by key; of packs the footers are read."""
-    for blob in driver.list_blobs("objects/"):
+    for blob in driver.list_blobs(OBJECT_PREFIX):
         yield _whole_object(blob)
     blobs = driver.list_blobs(PACK_PREFIX)
     # Thousands of members are a megabyte or two: no more packs are held than are read at once.

@@ -14,7 +14,7 @@ from datetime import datetime
 from operator import itemgetter
 
 from vds.blobs.driver import Blob, BlobDriver
-from vds.blobs.objects import DIGEST_METADATA, is_stream_key, object_key
+from vds.blobs.objects import DIGEST_METADATA, OBJECT_PREFIX, PACK_PREFIX, STREAM_PREFIX, is_stream_key, object_key
 from vds.blobs.packs import MEMBER_BYTES_END, read_footer
 from vds.errors import CorruptionError, NotFoundError
 from vds.files.replay import Replay
@@ -46,22 +46,19 @@ def find_places(driver: BlobDriver, replay: Replay, committed_at: datetime) -> i
         if replay.count_missing(0, MEMBER_BYTES_END):
             _find_in_packs(driver, replay, is_avoided, micros_of(committed_at) // 1000)
         if replay.count_missing():
-            _take(replay, driver.list_blobs(_STREAMS), is_avoided)
+            _take(replay, driver.list_blobs(STREAM_PREFIX), is_avoided)
     return replay.count_missing()
 
 
 def _find_large(driver: BlobDriver, replay: Replay, is_avoided: bool) -> None:
     count = replay.count_missing(MEMBER_BYTES_END)
     if count > LOOKED_UP_MAX:
-        _take(replay, driver.list_blobs("objects/"), is_avoided)
+        _take(replay, driver.list_blobs(OBJECT_PREFIX), is_avoided)
     elif count:
         digests = replay.list_missing(MEMBER_BYTES_END)
         with closing(parallel_map(lambda digest: list(driver.list_blobs(object_key(digest, ""))), digests)) as found:
             for blobs in found:
                 _take(replay, blobs, is_avoided)
-
-
-_STREAMS = "objects/~~/"
 
 
 def _take(replay: Replay, blobs: Iterable[Blob], is_avoided: bool) -> None:
@@ -83,7 +80,7 @@ def _digest_of(blob: Blob) -> bytes | None:
 
 
 def _find_in_packs(driver: BlobDriver, replay: Replay, is_avoided: bool, committed_ms: int) -> None:
-    packs = [blob for blob in driver.list_blobs("packs/") if replay.is_avoided(blob.key) is is_avoided]
+    packs = [blob for blob in driver.list_blobs(PACK_PREFIX) if replay.is_avoided(blob.key) is is_avoided]
 
     def read(blob: Blob) -> tuple[str, Sequence[Member]]:
         try:

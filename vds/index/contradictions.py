@@ -93,20 +93,17 @@ def list_totals(connection: Connection, store_id: int, namespace_id: int) -> lis
 
 
 def find_lost_releases(connection: Connection, store_id: int) -> list[tuple[str, int, str]]:
-    """Return (dataset, release, why) of releases whose version is not there, or has expired."""
+    """Return (dataset, release, why) of releases whose version is not there; one that has expired was there."""
     rows = connection.execute(
         text(
-            "SELECT d.name, r.number, n.name AS namespace, r.version, v.number AS found, v.expired_us FROM release r"
+            "SELECT d.name, r.number, n.name AS namespace, r.version FROM release r"
             " LEFT JOIN dataset d ON d.id = r.dataset_id LEFT JOIN namespace n ON n.id = r.namespace_id"
             " LEFT JOIN version v ON v.store_id = r.store_id AND v.namespace_id = r.namespace_id AND v.number = r.version"
-            " WHERE r.store_id = :s AND (v.number IS NULL OR v.expired_us IS NOT NULL) ORDER BY d.name, r.number"
+            " WHERE r.store_id = :s AND v.number IS NULL ORDER BY d.name, r.number"
         ),
         {"s": store_id},
     )
-    return [
-        (str(row.name), row.number, f"{row.namespace}@{row.version} {'is not there' if row.found is None else 'has expired'}")
-        for row in rows
-    ]
+    return [(str(row.name), row.number, f"{row.namespace}@{row.version} is not there") for row in rows]
 
 
 def find_wrong_uses(connection: Connection, store_id: int) -> Iterator[tuple[bytes, int, int]]:

@@ -121,6 +121,17 @@ def _upsert(connection: Connection, store_id: int, blobs: Sequence[ListedBlob], 
     return {key: blob_id if state == "live" else None for blob_id, key, state in rows}
 
 
+def find_listed(connection: Connection, store_id: int, keys: Sequence[str]) -> set[str]:
+    """Return those of these keys that are known, whatever becomes of their blobs."""
+    found: set[str] = set()
+    for batch in batched(keys, KEYS_BATCH):
+        found.update(connection.execute(_KNOWN_KEYS, {"s": store_id, "keys": batch}).scalars())
+    return found
+
+
+_KNOWN_KEYS = text("SELECT key FROM blob WHERE store_id = :s AND key IN :keys").bindparams(bindparam("keys", expanding=True))
+
+
 def drop_unlisted(connection: Connection, store_id: int) -> None:
     """Forget the blobs that were being deleted and are gone."""
     connection.execute(

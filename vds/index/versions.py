@@ -43,6 +43,7 @@ class VersionRow:
     file_count: int
     size_bytes: int
     content_digest: bytes | None
+    expired_us: int | None = None
 
     @property
     def created_at(self) -> datetime:
@@ -63,6 +64,18 @@ def get_version(connection: Connection, namespace: NamespaceRow, number: int) ->
     Raises:
         NotFoundError: there is none of that number (yet), or it has expired.
     """
+    found = get_named(connection, namespace, number)
+    if found.expired_us is not None:
+        raise expired_error(namespace.name, number, found.expired_us)
+    return found
+
+
+def get_named(connection: Connection, namespace: NamespaceRow, number: int) -> VersionRow:
+    """Return one visible version, also one that has expired: what a release shows is to be told for ever.
+
+    Raises:
+        NotFoundError: there is none of that number (yet).
+    """
     if number == 0:
         return empty_version(namespace)
     row = None
@@ -76,8 +89,6 @@ def get_version(connection: Connection, namespace: NamespaceRow, number: int) ->
             f"namespace {namespace.name!r} has no version {number}, its latest is {namespace.visible}",
             hint=f"vds log {namespace.name}",
         )
-    if row.expired_us is not None:
-        raise expired_error(namespace.name, number, row.expired_us)
     return _version(row)
 
 
@@ -202,4 +213,5 @@ def _version(row: Row[Any]) -> VersionRow:
         file_count=row.file_count,
         size_bytes=row.size_bytes,
         content_digest=bytes(row.content_digest) if row.content_digest is not None else None,
+        expired_us=row.expired_us,
     )

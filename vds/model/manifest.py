@@ -35,6 +35,7 @@ from vds.model.fields import HINT, INT64_MAX
 from vds.model.path import PATH_BYTES_MAX, entry_path
 
 MAGIC = b"VDSCHG1\n"
+CHANGES_PREFIX = "changes/"
 FRAME_ROWS_MAX = 4096
 _HEADER = struct.Struct("<IIIIQ")
 _ROW = struct.Struct("<HB")
@@ -276,4 +277,4 @@ class ContentHasher:
 def changes_key(digest: bytes, generation: str) -> str:
     """Return the key of a change list's blob."""
     text = digest.hex()
-    return f"changes/{text[:2]}/{text}.{generation}"
+    return f"{CHANGES_PREFIX}{text[:2]}/{text}.{generation}"

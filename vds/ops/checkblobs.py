@@ -11,18 +11,17 @@ from contextlib import closing
 from typing import NamedTuple
 
 from vds.blobs.driver import Blob
-from vds.blobs.objects import DIGEST_METADATA, is_stream_key, object_key, pack_key
+from vds.blobs.objects import DIGEST_METADATA, OBJECT_PREFIX, PACK_PREFIX, is_stream_key, object_key, pack_key
 from vds.index.inspect import IN_USE, BlobRow, count_pending, find_blobs, list_members, read_blob_page
 from vds.model.checkpoint import CHECKPOINT_PREFIX, parse_checkpoint_key
 from vds.model.content import Member
-from vds.model.manifest import changes_key
+from vds.model.manifest import CHANGES_PREFIX, changes_key
 from vds.model.ulid import is_ulid
 from vds.ops.damagenotes import DamageNotes
 from vds.ops.findings import Inspection
 from vds.pipeline import parallel_map
 
-CHANGES_PREFIX, OBJECTS_PREFIX, PACKS_PREFIX = "changes/", "objects/", "packs/"
-PREFIXES = (CHANGES_PREFIX, CHECKPOINT_PREFIX, OBJECTS_PREFIX, PACKS_PREFIX)
+PREFIXES = (CHANGES_PREFIX, CHECKPOINT_PREFIX, OBJECT_PREFIX, PACK_PREFIX)
 """In the order of keys: all four together are sorted."""
 
 DOUBTS_AT_ONCE = 500
@@ -150,7 +149,7 @@ def _check_in_use(run: Inspection, notes: DamageNotes, row: BlobRow, blob: Blob 
         _note_members(run, notes, row, 0, "blob {!r} is gone")
     elif row.size_bytes not in (None, blob.size_bytes):
         run.findings.add("blob-differs", row.key, f"it has {blob.size_bytes} bytes, and was made with {row.size_bytes}")
-        if row.key.startswith(PACKS_PREFIX):
+        if row.key.startswith(PACK_PREFIX):
             yield Present(row, blob, is_cut=True)
         else:
             _note_members(run, notes, row, blob.size_bytes, f"blob {{!r}} has {blob.size_bytes} bytes")
@@ -166,7 +165,7 @@ def _members(run: Inspection, row: BlobRow) -> list[Member]:
 def _note_members(run: Inspection, notes: DamageNotes, row: BlobRow, size_bytes: int, why: str) -> None:
     """Note the objects that do not lie within so many bytes of their blob."""
     for member in _members(run, row):
-        if member.offset_bytes + member.length_bytes > size_bytes or not row.key.startswith(PACKS_PREFIX):
+        if member.offset_bytes + member.length_bytes > size_bytes or not row.key.startswith(PACK_PREFIX):
             notes.add_damaged(member.digest, row.id, row.key, why.format(row.key))
 
 
@@ -176,7 +175,7 @@ def is_own_key(key: str) -> bool:
     stem, _, generation = name.rpartition(".")
     if directory == "objects/~~":
         return is_ulid(name)
-    if key.startswith(PACKS_PREFIX):
+    if key.startswith(PACK_PREFIX):
         return generation == "pack" and is_ulid(stem) and key == pack_key(stem)
     if key.startswith(CHECKPOINT_PREFIX):
         return parse_checkpoint_key(key) is not None
@@ -184,5 +183,5 @@ def is_own_key(key: str) -> bool:
         digest = bytes.fromhex(stem)
     except ValueError:
         return False
-    make = object_key if key.startswith(OBJECTS_PREFIX) else changes_key
+    make = object_key if key.startswith(OBJECT_PREFIX) else changes_key
     return len(digest) == 32 and is_ulid(generation) and key == make(digest, generation)

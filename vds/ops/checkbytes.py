@@ -9,7 +9,7 @@ import xxhash
 from blake3 import blake3
 
 from vds.blobs.driver import Blob
-from vds.blobs.objects import Placement
+from vds.blobs.objects import PACK_PREFIX, Placement
 from vds.blobs.packs import PACK_BYTES_MAX, PackRow, parse_tail
 from vds.blobs.reads import READ_BYTES_MAX, read_chunks
 from vds.engine.doors import Doors
@@ -20,8 +20,7 @@ from vds.index.placements import PlacementRow, find_checks, find_placements
 from vds.model.checkpoint import CHECKPOINT_PREFIX, parse_checkpoint_key
 from vds.model.checks import Checks, fold, has_checks, leaf_checks, piece_bytes
 from vds.model.content import Member
-from vds.model.manifest import iter_changes
-from vds.ops.checkblobs import CHANGES_PREFIX, PACKS_PREFIX
+from vds.model.manifest import CHANGES_PREFIX, iter_changes
 from vds.ops.damagenotes import BlobVerdict, DamageNotes
 from vds.ops.findings import Inspection
 from vds.pipeline import Limits, parallel_map
@@ -41,7 +40,7 @@ def read_blobs(run: Inspection, chosen: Iterable[tuple[BlobRow, Blob]]) -> Gener
         lambda one: read_blob(doors, *one),
         chosen,
         workers=WORKERS,
-        weigh=lambda one: min(one[1].size_bytes, PACK_BYTES_MAX if one[0].key.startswith(PACKS_PREFIX) else _LARGE_HELD_BYTES),
+        weigh=lambda one: min(one[1].size_bytes, PACK_BYTES_MAX if one[0].key.startswith(PACK_PREFIX) else _LARGE_HELD_BYTES),
         in_flight_bytes_max=HELD_BYTES_MAX,
     )
     with closing(verdicts):
@@ -57,7 +56,7 @@ def read_blob(doors: Doors, row: BlobRow, blob: Blob) -> BlobVerdict:
     """
     if row.key.startswith((CHANGES_PREFIX, CHECKPOINT_PREFIX)):
         verdict = _read_list(doors, row, blob)
-    elif row.key.startswith(PACKS_PREFIX):
+    elif row.key.startswith(PACK_PREFIX):
         verdict = _read_pack(doors, row, blob)
     else:
         verdict = _read_objects(doors, row, blob)

@@ -14,7 +14,7 @@ from functools import partial
 
 from blake3 import blake3
 
-from vds.blobs.objects import fresh_ulid
+from vds.blobs.objects import OBJECT_PREFIX, PACK_PREFIX, fresh_ulid
 from vds.blobs.packs import MEMBER_BYTES_END
 from vds.engine.journal import check_store_fresh
 from vds.engine.outbox import Outbox
@@ -187,7 +187,7 @@ def _forget_useless(run: Inspection) -> None:
 def _let_go(run: Inspection) -> None:
     """Condemn the damaged blobs in which nothing is placed any more, so that collection takes what is left of them."""
     for problem in run.findings.of(*_BLOBS):
-        if problem.repaired or not problem.key.startswith(("objects/", "packs/")) or not run.writes:
+        if problem.repaired or not problem.key.startswith((OBJECT_PREFIX, PACK_PREFIX)) or not run.writes:
             continue
         if run.doors.index.run(partial(condemn_empty, store_id=run.doors.store.id, key=problem.key)):
             run.mend(problem, "let go: all that was in it is elsewhere")

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Protocol
 
 from vds.blobs.driver import BlobDriver, Buffer
-from vds.blobs.objects import SENDING_BYTES_MAX, block_size_bytes
+from vds.blobs.objects import OBJECT_PREFIX, SENDING_BYTES_MAX, block_size_bytes
 from vds.blobs.reads import READ_BYTES_MAX, RangeRead, Wanted, plan_reads, read_chunks, read_object, read_range
 from vds.errors import AccessDeniedError, ConflictError, CorruptionError, UnavailableError, VdsError
 from vds.model.batch import batched
@@ -161,7 +161,7 @@ class _Putting:
         small: list[Wanted] = []
         for wanted in self._find(by_digest):
             placement = wanted.placement
-            if copies and placement.key.startswith("objects/"):
+            if copies and placement.key.startswith(OBJECT_PREFIX):
                 yield from (self._copy(entry, placement.key) for entry in by_digest[wanted.digest_raw])
             elif placement.length_bytes > READ_BYTES_MAX:
                 large.extend((wanted, entry) for entry in by_digest[wanted.digest_raw])

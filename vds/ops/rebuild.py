@@ -42,7 +42,7 @@ from vds.ops.rebuildentries import Replay
 from vds.ops.rebuilding import PATHS_SHOWN_MAX, Making, RebuildGap, RebuildReport
 from vds.ops.rebuildlines import list_lines
 from vds.ops.rebuildlog import StoreLog
-from vds.ops.rebuildplaces import place_blobs, save_going
+from vds.ops.rebuildplaces import place_blobs, place_late, save_going
 from vds.progress import Progress
 
 FORMAT_TRIES_MAX = 100
@@ -142,12 +142,19 @@ def _remake(making: Making, log: StoreLog) -> None:
     remake_datasets(making)
     making.sink.run(count_rows)
     save_going(making, log.erased)
+    if _lacks_objects(making):
+        place_late(making, log.erased)
     _report_unplaced(making)
+
+
+def _lacks_objects(making: Making) -> bool:
+    making.progress.stage("looking for missing objects")
+    with making.sink.database.read() as connection:
+        return next(list_unplaced(connection, making.store_id), None) is not None
 
 
 def _report_unplaced(making: Making) -> None:
     """Report the objects that versions need and that are nowhere; their entries are there, and reading them fails."""
-    making.progress.stage("looking for missing objects")
     with making.sink.database.read() as connection:
         namespaces = {row.id: row for row in list_namespaces(connection, making.store_id)}
         rows = list_unplaced(connection, making.store_id)

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from itertools import groupby
 
-from vds.blobs.objects import Placement, fresh_ulid, object_key, pack_key, put_blob
+from vds.blobs.objects import OBJECT_PREFIX, PACK_PREFIX, Placement, fresh_ulid, object_key, pack_key, put_blob
 from vds.blobs.packs import PackBuilder
 from vds.blobs.reads import Wanted, plan_reads, read_range
-from vds.blobs.records import PACK_PREFIX, Gap, PlacedBlob, list_placements, read_placement
+from vds.blobs.records import Gap, PlacedBlob, list_placements, read_placement
 from vds.errors import BlobExistsError, ConflictError, CorruptionError, NotFoundError
 from vds.index.database import Connection
 from vds.index.rebuildrows import (
@@ -24,6 +24,7 @@ from vds.index.rebuildrows import (
     add_objects,
     drop_going,
     drop_unlisted,
+    find_listed,
     list_deleting,
     list_going,
     move_objects,
@@ -34,11 +35,10 @@ from vds.model.batch import batched, grouped
 from vds.model.checkpoint import CHECKPOINT_PREFIX, CheckpointKey, parse_checkpoint_key
 from vds.model.content import Member
 from vds.model.digest import Digest
-from vds.model.manifest import changes_key
+from vds.model.manifest import CHANGES_PREFIX, changes_key
 from vds.model.ulid import is_ulid
 from vds.ops.rebuilding import Making
 
-CHANGES_PREFIX = "changes/"
 BLOBS_BATCH = 1000
 MEMBERS_BATCH = 100_000
 """Of members that are sorted together: the larger, the fewer pages of the table are written twice."""
@@ -61,11 +61,30 @@ def place_blobs(making: Making, erased: set[bytes]) -> dict[str, list[Checkpoint
     for _ in _add_lists(making, CHANGES_PREFIX):
         pass
     with closing(list_placements(making.blobs)) as found:
-        whole = _without_gaps(making, found)
-        for group in grouped(whole, lambda blob: len(blob.members), count_max=BLOBS_BATCH, bytes_max=MEMBERS_BATCH):
-            _add_placed(making, group, erased)
+        _place(making, found, erased)
     making.sink.run(lambda connection: drop_unlisted(connection, making.store_id))
     return checkpoints
+
+
+def place_late(making: Making, erased: set[bytes]) -> None:
+    """Add the blobs that were put after the listing, and what they hold.
+
+    Whoever still writes by the old index puts them, and then a version's record, which is read after the listing.
+    """
+    making.progress.stage("listing blobs again")
+    late: list[PlacedBlob | Gap] = []
+    for prefix in (OBJECT_PREFIX, PACK_PREFIX):
+        for batch in batched(making.blobs.list_blobs(prefix), BLOBS_BATCH):
+            with making.sink.database.read() as connection:
+                known = find_listed(connection, making.store_id, [blob.key for blob in batch])
+            late.extend(read_placement(making.blobs, blob) for blob in batch if blob.key not in known)
+    _place(making, (item for item in late if isinstance(item, PlacedBlob)), erased)
+
+
+def _place(making: Making, found: Iterable[PlacedBlob | Gap], erased: set[bytes]) -> None:
+    whole = _without_gaps(making, found)
+    for group in grouped(whole, lambda blob: len(blob.members), count_max=BLOBS_BATCH, bytes_max=MEMBERS_BATCH):
+        _add_placed(making, group, erased)
 
 
 def _add_lists(making: Making, prefix: str) -> Iterator[str]:
@@ -152,7 +171,7 @@ def save_going(making: Making, erased: set[bytes]) -> None:
 
 def _place_for_now(making: Making, blob_id: int, key: str, erased: set[bytes]) -> None:
     """Place what has no other place in a blob that is going, until it is known whether it is needed."""
-    blob = making.blobs.find_blob(key) if key.startswith(("objects/", PACK_PREFIX)) else None
+    blob = making.blobs.find_blob(key) if key.startswith((OBJECT_PREFIX, PACK_PREFIX)) else None
     held = read_placement(making.blobs, blob) if blob is not None else None
     if isinstance(held, PlacedBlob):
         store_id = making.store_id

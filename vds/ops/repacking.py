@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from vds.blobs.objects import Placement, fresh_ulid, pack_key, put_blob
+from vds.blobs.objects import PACK_PREFIX, Placement, fresh_ulid, pack_key, put_blob
 from vds.blobs.packs import PACK_BYTES_MAX, PACK_MEMBERS_MAX, PACK_TARGET_BYTES, ROW_BYTES, PackBuilder
 from vds.blobs.reads import Wanted, plan_reads, read_range
 from vds.engine.doors import Doors
@@ -51,7 +51,7 @@ class _Old:
 def is_mostly_dead(use: BlobUse) -> bool:
     """Return whether a blob is a pack that would be much smaller if it were made anew."""
     new_bytes = use.used_bytes + (use.used_members + 1) * ROW_BYTES  # the trailer is as long as a row
-    return use.key.startswith("packs/") and use.used_bytes > 0 and new_bytes < use.size_bytes * REPACK_BELOW
+    return use.key.startswith(PACK_PREFIX) and use.used_bytes > 0 and new_bytes < use.size_bytes * REPACK_BELOW
 
 
 def repack(doors: Doors, packs: Sequence[BlobUse], *, author: str, progress: Progress) -> Repacked:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from vds.blobs.objects import Placement
+from vds.blobs.objects import OBJECT_PREFIX, Placement
 from vds.errors import InvalidInputError, redact
 from vds.model.batch import batched
 from vds.model.digest import Digest
@@ -100,7 +100,7 @@ def share(
 
 def _is_whole_blob(placement: Placement) -> bool:
     # Only packs hold more than one object, and they have keys of their own.
-    return placement.key.startswith("objects/")
+    return placement.key.startswith(OBJECT_PREFIX)
 
 
 def _find_keys(source: ObjectSource, entries: list[Entry]) -> list[str]:

@@ -12,7 +12,7 @@ from vds.errors import InvalidInputError
 from vds.index.database import Connection
 from vds.index.datasets import DatasetRow, ReleaseRow, find_release, list_releases, list_tags
 from vds.index.stores import NamespaceRow, read_namespace
-from vds.index.versions import VersionRow, get_version
+from vds.index.versions import VersionRow, get_named
 from vds.model.digest import Digest
 from vds.model.event import EventKind
 from vds.model.moment import moment_of
@@ -30,6 +30,7 @@ class Release:
 
     Attributes:
         version: what it shows, seen from the path that was registered.
+        expired_at: when that version was expired, by its name; its files are read no more. None: they are.
     """
 
     dataset: str
@@ -39,6 +40,7 @@ class Release:
     author: str
     description: str
     labels: Mapping[str, str]
+    expired_at: datetime | None = None
 
     @property
     def path(self) -> EntryPath:
@@ -154,7 +156,7 @@ class Dataset:
         ops.tag(self._handle.doors, self.name, tag, None, author=author, reason=reason, expected=expected)
 
     def tags(self) -> dict[str, Release]:
-        """Return each tag and the release it shows, by tag.
+        """Return each tag and the release it shows, by tag; the version of a release may have expired.
 
         Raises:
             NotFoundError: there is no such dataset.
@@ -167,7 +169,7 @@ class Dataset:
         return {tag: found[number] for tag, number in numbers.items()}
 
     def releases(self) -> list[Release]:
-        """Return all releases, newest first.
+        """Return all releases, newest first; the version of one may have expired.
 
         Raises:
             NotFoundError: there is no such dataset.
@@ -237,9 +239,12 @@ class Dataset:
     def _release(self, row: ReleaseRow) -> Release:
         with self._handle.doors.index.read() as connection:
             namespace = read_namespace(connection, row.namespace_id)
-            version = get_version(connection, namespace, row.version)
+            version = get_named(connection, namespace, row.version)
         return self._shown(row, namespace, version)
 
     def _shown(self, row: ReleaseRow, namespace: NamespaceRow, version: VersionRow) -> Release:
         view = Version(self._handle, Resolution(namespace, version, row, row.path, True), join(row.path, ""))
-        return Release(self.name, row.number, view, moment_of(row.created_us), row.author, row.description, row.labels)
+        expired_at = None if version.expired_us is None else moment_of(version.expired_us)
+        return Release(
+            self.name, row.number, view, moment_of(row.created_us), row.author, row.description, row.labels, expired_at
+        )

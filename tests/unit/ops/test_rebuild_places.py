@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 from tests.unit.ops.remade import Remade
+from vds.blobs.driver import BlobDriver
 from vds.blobs.objects import fresh_ulid, object_key, pack_key
 from vds.blobs.packs import PackBuilder
+from vds.blobs.records import Gap, PlacedBlob, list_placements
 from vds.engine.journal import add_store_record, publish_store_record
 from vds.errors import CorruptionError, NotFoundError
 from vds.index.placements import find_placements
 from vds.model.digest import Digest
+from vds.ops import rebuildplaces
 
 LARGE = bytes(range(256)) * 8192
 STREAM_BYTES = 9 * 1024 * 1024
@@ -109,6 +112,27 @@ def test_what_is_being_deleted_and_not_needed_is_left_to_collection(made: Remade
     made.store.gc(dry_run=False, grace_hours=0, max_share=1, show_progress=False)
     assert states(made)[pack] == "deleted"
     assert made.blobs.find_blob(pack) is None
+
+
+def test_blobs_that_come_after_the_listing_are_found_when_a_version_needs_them(
+    made: Remade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.commit("a", {"late": b"late", "large": LARGE[::-1]})
+    keys = [places(made)["late"], places(made)["large"], made.keys("journal/")[-1]]
+    bodies = [made.blobs.read_range(key) for key in keys]
+    for key in keys:
+        made.remove(key)
+
+    def list_early(blobs: BlobDriver) -> Iterator[PlacedBlob | Gap]:
+        yield from list_placements(blobs)
+        for key, body in zip(keys, bodies, strict=True):
+            made.blobs.put_if_absent(key, body)
+
+    monkeypatch.setattr(rebuildplaces, "list_placements", list_early)
+    made.forget_index()
+    assert made.rebuild().ok
+    assert made.texts("a", 3)["late"] == b"late"
+    assert made.store.namespace("a").latest().verify().ok
 
 
 def test_what_was_deleted_already_is_reported(made: Remade) -> None:

@@ -225,6 +225,20 @@ class TestDatasets:
         assert dataset.latest().path == "d"
         assert {tag: release.number for tag, release in dataset.tags().items()} == {"eu": 1, "prod": 1}
 
+    def test_a_release_whose_version_has_expired_is_still_told(self, filled: Namespace, store: Store) -> None:
+        dataset = store.dataset("customers")
+        dataset.tag("prod", filled.get(1))
+        dataset.tag("next", filled.get(2))
+        store.expire("team/raw@1", dry_run=False)
+        assert {tag: release.number for tag, release in dataset.tags().items()} == {"next": 2, "prod": 1}
+        newest, oldest = dataset.releases()
+        assert (newest.expired_at, oldest.version.number) == (None, 1)
+        assert oldest.expired_at is not None
+        for read in (oldest.version.entries, lambda: files_of(dataset.get("prod"))):
+            with pytest.raises(NotFoundError, match="was expired"):
+                list(read())
+        assert store.fsck(show_progress=False).counts == {}
+
     def test_all_ways_to_read_a_release(self, filled: Namespace, store: Store) -> None:
         dataset = store.dataset("customers")
         dataset.tag("prod", filled.get(1))
