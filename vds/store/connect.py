@@ -147,13 +147,15 @@ def rebuild_index(
     Args:
         url: of the container; as `connect`.
         index: where the new index is to be: a SQLAlchemy url, or `embedded`. None: VDS_INDEX, the settings, else where the store
-            says it is. The damaged file of a SQLite index is moved aside, not deleted.
+            says it is; a file that is not there must be named, as who may write to the container may write any name there. The
+            damaged file of a SQLite index is moved aside, not deleted.
         credential: as `connect`.
         show_progress: show progress on stderr.
 
     Raises:
         NotFoundError: the container is not a store.
-        FormatError: the index, or something in the container, is newer than this program.
+        FormatError: the index, or something in the container, is newer than this program; or the store names an index that must
+            be given with `index`.
         ConflictError: another rebuild was begun after this one.
         InvalidInputError: `index` names a file that is no index.
         UnavailableError: the container or the database does not answer; the store needs another rebuild then.
@@ -171,6 +173,8 @@ def rebuild_index(
         database = Database(_embedded_path(blobs, record.store))
     else:
         database = _database(chosen, read_only=False, credential=credential)
+        if settings.index is None:
+            _check_recorded(database, chosen)
     new = NewIndex(database, chosen if is_embedded else database.address, socket.gethostname() if is_embedded else "")
     try:
         with open_progress(show_progress, "rebuild the index") as progress:

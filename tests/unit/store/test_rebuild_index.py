@@ -51,6 +51,18 @@ def test_it_is_where_the_settings_say(url: str, tmp_path: Path, monkeypatch: pyt
     assert served_by(url) == "embedded"
 
 
+def test_a_file_that_only_the_container_names_is_not_made(url: str, tmp_path: Path) -> None:
+    lost = tmp_path / "lost.sqlite"
+    vds.rebuild_index(url, index=f"sqlite:///{lost}", show_progress=False)
+    lost.unlink()
+    with pytest.raises(FormatError, match="not on this machine") as caught:
+        vds.rebuild_index(url, show_progress=False)
+    assert "--index" in str(caught.value.hint)
+    assert not lost.exists()
+    assert vds.rebuild_index(url, index=f"sqlite:///{lost}", show_progress=False).ok
+    assert served_by(url) == f"sqlite:///{lost}"
+
+
 def test_the_machine_of_an_embedded_one_is_recorded(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blobs = open_driver(url)
     monkeypatch.setattr("socket.gethostname", lambda: "this-machine")
