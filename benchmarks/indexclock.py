@@ -11,7 +11,8 @@ from unittest.mock import patch
 
 import vds.index.commit
 from vds.index.database import Connection, Database
-from vds.index.stores import NamespaceRow, lock_namespace
+from vds.index.head import Head, lock_head
+from vds.index.plan import Area
 
 
 @dataclass(slots=True)
@@ -63,16 +64,16 @@ def watched_index() -> Iterator[IndexClock]:
             clock.held_s += ended - (begun if self.is_sqlite else clock.locked_at_s)
         return result
 
-    def lock(connection: Connection, namespace_id: int) -> NamespaceRow:
-        row = lock_namespace(connection, namespace_id)
+    def lock(connection: Connection, area: Area, base: int, began_at: int, *, looks: bool) -> Head:
+        head = lock_head(connection, area, base, began_at, looks=looks)
         clock.locked_at_s = time.perf_counter()
-        return row
+        return head
 
     with ExitStack() as stack:
         for owner, name, watched in (
             (Database, "read", read),
             (Database, "run", run),
-            (vds.index.commit, "lock_namespace", lock),
+            (vds.index.commit, "lock_head", lock),
         ):
             stack.enter_context(patch.object(owner, name, watched))
         yield clock

@@ -9,13 +9,15 @@ import pytest
 
 from tests.contract.test_index_races import Racer, Races, committing, races
 from tests.unit.index.ledger import Ledger
+from vds.errors import OutcomeUnknownError, UnavailableError, VdsError
 from vds.index import database as database_module
-from vds.index.cursors import BATCH_ROWS, fetch_batches, look_up_by_key
+from vds.index.cursors import BATCH_ROWS, fetch_batches, look_up_by_key, sent_together
 from vds.index.database import Connection, Database
 from vds.index.edits import remove_paths
 from vds.index.entries import is_anything_at, measure, read_entries, read_page
 from vds.index.plan import prefix_condition
 from vds.index.queue import QueuedRecord, add_record, list_records
+from vds.index.sql import text
 from vds.index.stores import NamespaceRow
 
 __all__ = ["races"]
@@ -104,6 +106,50 @@ class TestIdleConnections:
         monkeypatch.setattr(database_module, "_answers", lambda *given: False)
         with database.read() as connection:
             assert connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one() != pid
+        database.close()
+
+
+@POSTGRES
+class TestSentTogether:
+    """What nobody waits for between: in its order, and none after the first that fails."""
+
+    @pytest.fixture
+    def database(self, database_url: str) -> Database:
+        database = Database(database_url)
+        database.run(lambda c: c.exec_driver_sql("CREATE TABLE n (id integer PRIMARY KEY)"))
+        return database
+
+    @staticmethod
+    def insert(connection: Connection, *numbers: int) -> None:
+        with sent_together(connection):
+            for number in numbers:
+                connection.execute(text("INSERT INTO n VALUES (:n)"), {"n": number})
+
+    def test_all_of_it_is_there(self, database: Database) -> None:
+        database.run(lambda c: self.insert(c, 1, 2, 3))
+        with database.read() as connection:
+            assert list(connection.exec_driver_sql("SELECT id FROM n ORDER BY id").scalars()) == [1, 2, 3]
+        database.close()
+
+    def test_the_first_that_fails_is_told_and_nothing_is_committed(self, database: Database) -> None:
+        with pytest.raises(VdsError, match="n_pkey") as caught:
+            database.run(lambda c: self.insert(c, 1, 1, 2))
+        assert not isinstance(caught.value, OutcomeUnknownError)
+        with database.read() as connection:
+            assert connection.exec_driver_sql("SELECT COUNT(*) FROM n").scalar_one() == 0
+        database.close()
+
+    def test_a_connection_that_is_lost_meanwhile_is_told(self, database: Database, database_url: str) -> None:
+        def work(connection: Connection) -> None:
+            pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+            with psycopg.connect(database_url, autocommit=True) as killer:
+                assert killer.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,)).fetchone() == (True,)
+            self.insert(connection, 1, 2)
+
+        with pytest.raises(UnavailableError):
+            database.run(work)
+        with database.read() as connection:
+            assert connection.exec_driver_sql("SELECT COUNT(*) FROM n").scalar_one() == 0
         database.close()
 
 

@@ -29,7 +29,7 @@ from vds.index.needs import BlobsGone, list_needs
 from vds.index.placements import add_pending_blob, revive_blobs
 from vds.index.plan import Area, Counts, count_changes, find_clashes, read_changes
 from vds.index.stores import read_namespace
-from vds.index.sweep import count_rows, sweep_rows
+from vds.index.sweep import count_rows, sweep_few, sweep_rows
 from vds.model.manifest import ChangeListEncoder, changes_key
 from vds.model.version import INLINE_CHANGES_BYTES_MAX, ChangeListRef
 from vds.pipeline import Lane
@@ -44,6 +44,9 @@ to a warm standby on the same network."""
 SWEEPS_MAX = 1000
 """How many times a commit sweeps: five million rows. Whatever is left then, the next one takes."""
 
+
+SWEEP_EVERY = 16
+"""Of so many versions one looks for the rows that others left; its own each takes away."""
 
 COUNT_CHANGES_MIN = 50_000
 """From how many changes on the tables are counted anew, which takes some tenths of a second."""
@@ -97,7 +100,7 @@ def commit(doors: Doors, request: CommitRequest) -> Committed:
             with Lane[None](doors.blobs.pace) as lane:
                 if outcome.created:  # beside the sweeping, as it is one answer of the container to wait for
                     lane.submit(partial(_check_still_ours, doors, request, outcome.number))
-                _sweep(doors, outcome.counts.total)
+                _sweep(doors, request, outcome)
                 lane.finish()
             if outcome.created:
                 keep_tail_short(doors, request.area.namespace_id, outcome.number, outcome.counts.total)
@@ -256,13 +259,16 @@ def _revive(doors: Doors, gone: BlobsGone) -> None:
         raise ObjectsGoneError(f"{len(gone.missing)} objects were collected before the commit", hint="upload again")
 
 
-def _sweep(doors: Doors, changes: int) -> None:
-    """Delete what this commit staged, and what others left; a crash before it leaves rows that the next commit takes."""
+def _sweep(doors: Doors, request: CommitRequest, committed: Committed) -> None:
+    """Delete what this commit staged, and what others left; a crash before it leaves rows that a later commit takes."""
     with suppress(VdsError):  # the version is there, and not one row of these matters to it
+        is_done = doors.index.run(lambda connection: sweep_few(connection, request.area, request.terms.upload_id))
+        if is_done and committed.number % SWEEP_EVERY:
+            return
         for _ in range(SWEEPS_MAX):
             if not doors.index.run(lambda connection: sweep_rows(connection, doors.store.id)):
                 break
-        if changes >= COUNT_CHANGES_MIN:
+        if committed.counts.total >= COUNT_CHANGES_MIN:
             doors.index.run(count_rows)
 
 
@@ -270,7 +276,7 @@ def _acknowledge(doors: Doors, request: CommitRequest, committed: Committed) -> 
     if committed.number == 0:
         return
     try:
-        publish(doors, "version", request.area.namespace_id, committed.number)
+        publish(doors, "version", request.area.namespace_id, committed.number, made=committed.record)
     except OutcomeUnknownError as err:
         err.commit_id = request.terms.commit_id
         raise

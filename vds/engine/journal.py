@@ -9,9 +9,10 @@ Guarantees:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from vds.blobs.objects import RecordDivergedError, put_record
@@ -24,12 +25,12 @@ from vds.index.stores import (
     NamespaceRow,
     StoreRow,
     advance_store_log,
-    find_store,
+    find_store_log,
     list_recent_namespaces,
     lock_store,
     read_namespace,
 )
-from vds.index.versions import committed_us
+from vds.index.versions import queued_for_us
 from vds.model.moment import moment_of
 from vds.model.storelog import StoreRecord, store_key
 from vds.model.version import STORE_CONTEXT, journal_key, record_digest
@@ -55,18 +56,32 @@ class AddedRecord:
     created_us: int
 
 
-def publish(doors: Doors, line: Line, owner_id: int, number: int, *, first: int | None = None) -> None:
+def publish(
+    doors: Doors,
+    line: Line,
+    owner_id: int,
+    number: int,
+    *,
+    first: int | None = None,
+    made: QueuedRecord | None = None,
+) -> None:
     """Write the record `number` of a line (or all from `first` on, when one step made several), and return once it is visible.
 
     Our own records go out at once, beside those of other writers; only if an earlier one stays away is that one written too.
+
+    Args:
+        made: the record, where the caller has it from the step that queued it: the index is then not asked for it.
 
     Raises:
         UnavailableError: the container does not answer. What was committed stays queued: any writer's next start flushes it.
         RecordDivergedError: the container holds another record under this number.
     """
-    with doors.index.read() as connection:
-        own = list_records(connection, doors.store.id, line, owner_id, number, first=number if first is None else first)
-        lowest = None if own else find_lowest(connection, doors.store.id, line, owner_id)
+    if made is not None:
+        own: Sequence[QueuedRecord] = [made]
+    else:
+        with doors.index.read() as connection:
+            own = list_records(connection, doors.store.id, line, owner_id, number, first=number if first is None else first)
+            lowest = None if own else find_lowest(connection, doors.store.id, line, owner_id)
     if own:
         lowest = _flush(doors, own)
     help_at, pause_s = time.monotonic() + HELP_OTHERS_AFTER_S, _POLL_S_MIN
@@ -102,9 +117,8 @@ def flush_overdue(doors: Doors, namespace: NamespaceRow) -> None:
     if namespace.visible == namespace.head:
         return
     with doors.index.read() as connection:
-        lowest = find_lowest(connection, doors.store.id, "version", namespace.id)
-        overdue = lowest is not None and now_us(connection) - committed_us(connection, namespace, lowest) > OVERDUE_US
-    if overdue:
+        waits_us = queued_for_us(connection, namespace)
+    if waits_us > OVERDUE_US:
         flush_line(doors, "version", namespace.id)
 
 
@@ -114,20 +128,17 @@ def _flush(doors: Doors, records: Sequence[QueuedRecord]) -> int | None:
     for record in records:
         put_record(doors.blobs, record.key, record.body)
         # A crash here leaves a written record in the queue: the next flush finds it there with equal bytes.
-        lowest = doors.index.run(_remover(doors.store.id, record))
+        lowest = doors.index.run(partial(remove_record, store_id=doors.store.id, record=record))
     return lowest
 
 
-def _remover(store_id: int, record: QueuedRecord) -> Callable[[Connection], int | None]:
-    def remove(connection: Connection) -> int | None:
-        remove_record(connection, store_id, record)
-        return find_lowest(connection, store_id, record.line, record.owner_id)
-
-    return remove
-
-
-def check_namespace_fresh(doors: Doors, namespace: NamespaceRow) -> NamespaceRow:
+def check_namespace_fresh(doors: Doors, namespace: NamespaceRow, *, is_ours: bool = False) -> NamespaceRow:
     """Return the namespace as it is now, after checking that the container holds no version the index does not know.
+
+    Args:
+        namespace: as it was a moment ago.
+        is_ours: the caller is about to write to it. That others commit meanwhile is then answer enough, as its own record goes
+            under its own number, where another history's would be met; and where many write, someone always does.
 
     Raises:
         FormatError: it does: the index was restored from an old copy, and would deduplicate against deleted bytes.
@@ -141,6 +152,8 @@ def check_namespace_fresh(doors: Doors, namespace: NamespaceRow) -> NamespaceRow
         if now.head == namespace.head:
             raise stale_index(f"the container holds version {now.head + 1} of {now.name!r}")
         namespace = now  # someone committed meanwhile
+        if is_ours:
+            break
     return namespace
 
 
@@ -208,10 +221,9 @@ def check_serving(doors: Doors) -> None:
 
 
 def _read_own_store(doors: Doors) -> tuple[StoreRow, int | None]:
-    """Return the store's row, and the lowest number of its log that is queued: read after it, so that none is overlooked."""
+    """Return the store's row, and the lowest number of its log that is queued, as of one moment."""
     with doors.index.read() as connection:
-        row = find_store(connection, doors.store.uid)
-        lowest = find_lowest(connection, doors.store.id, "store", 0)
+        row, lowest = find_store_log(connection, doors.store.uid)
     if row is None or row.incarnation != doors.store.incarnation:
         was = f"it was replaced by another one; its incarnation was {doors.store.incarnation}"
         raise stale_index(was, hint="connect to the store again")

@@ -15,6 +15,7 @@ from vds.engine.doors import Doors
 from vds.engine.journal import check_serving
 from vds.engine.namespaces import get_namespace
 from vds.errors import InvalidInputError, NotFoundError
+from vds.index.commit import Committed
 from vds.index.database import Connection, now_us
 from vds.index.datasets import DatasetRow, ReleaseRow, find_dataset, find_release, find_tag, list_releases
 from vds.index.stores import NamespaceRow, read_namespace
@@ -83,6 +84,18 @@ def resolve(doors: Doors, ref: Ref, path: str = "") -> Resolution:
 def resolve_point(doors: Doors, name: str, point: Point) -> Resolution:
     """Return the version of the namespace `name` at a point; as `resolve`."""
     return resolve(doors, NamespaceRef(name, point))
+
+
+def resolve_committed(doors: Doors, namespace: NamespaceRow, committed: Committed) -> Resolution:
+    """Return the version that a commit has just made, or found made; the index is asked only where the commit does not tell.
+
+    Raises:
+        NotFoundError: it has expired meanwhile.
+    """
+    row = committed.row
+    if row is None:
+        return resolve_point(doors, namespace.name, Point(number=committed.number))
+    return Resolution(replace(namespace, head=row.number, head_digest=row.digest, visible=row.number), row, None, "", True)
 
 
 def _is_fixed(ref: Ref) -> bool:

@@ -80,7 +80,7 @@ class Freshness:
         with self._lock:
             if not self._is_known:
                 check_store_fresh(self._doors)
-                check_namespace_fresh(self._doors, self._namespace)
+                check_namespace_fresh(self._doors, self._namespace, is_ours=True)
                 self._is_known = True
         self.publish()
 

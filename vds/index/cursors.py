@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import itertools
 import re
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -83,12 +86,82 @@ def look_up_by_key(connection: Connection) -> None:
     entries to find the ten that change. Looked up in the order of their keys, a million cost no more than a hash of them. SQLite
     has no other way to join.
     """
-    if connection.dialect.name != "sqlite":
+    if connection.dialect.name == "sqlite" or _is_set(connection):
+        return
+    with sent_together(connection) as batch:  # the beginning of a transaction too
         hold_together(connection)
-        connection.exec_driver_sql(
-            "SELECT set_config(name, 'off', true) FROM unnest(ARRAY['enable_seqscan', 'enable_hashjoin', 'enable_mergejoin',"
-            " 'enable_bitmapscan', 'enable_sort']) AS name"
-        ).all()  # read to its end: on a connection that streams its results it would not be carried out before
+        batch.add(_BY_KEY, {})
+
+
+_BY_KEY = (
+    "SELECT set_config(name, 'off', true) FROM unnest(ARRAY['enable_seqscan', 'enable_hashjoin', 'enable_mergejoin',"
+    " 'enable_bitmapscan', 'enable_sort']) AS name"
+)
+
+
+def _is_set(connection: Connection) -> bool:
+    """Return whether this was asked before in this transaction; from now on it was."""
+    transaction = connection.get_transaction()
+    last = connection.info.get("vds_by_key")
+    connection.info["vds_by_key"] = weakref.ref(transaction) if transaction is not None else None
+    return transaction is not None and last is not None and last() is transaction
+
+
+@dataclass
+class Answer:
+    """What a statement of a batch came to, once the batch is over.
+
+    Attributes:
+        rows: what it returned, as plain tuples.
+        rowcount: how many rows it changed.
+    """
+
+    rows: list[Any] = field(default_factory=list)
+    rowcount: int = 0
+
+    def take(self, cursor: Any) -> None:
+        """Read the cursor of the statement to its end."""
+        self.rowcount = cursor.rowcount
+        if cursor.description is not None:
+            self.rows = cursor.fetchall()
+        cursor.close()
+
+
+class Batch:
+    """Statements that are sent without waiting for the answers between them."""
+
+    def __init__(self, connection: Connection, raw: Any) -> None:
+        self._connection = connection
+        self._raw = raw
+        self._sent: list[tuple[Answer, Any]] = []
+
+    def add(self, statement: str, values: Mapping[str, Any]) -> Answer:
+        """Send a statement, whose values are named `:name`; more values than it names are fine."""
+        answer, cursor = Answer(), self._raw.cursor()
+        cursor.execute(driver_statement(self._connection, statement), values)
+        self._sent.append((answer, cursor))
+        return answer
+
+    def finish(self) -> None:
+        """Read the answers."""
+        for answer, cursor in self._sent:
+            answer.take(cursor)
+
+
+@contextmanager
+def sent_together(connection: Connection) -> Iterator[Batch]:
+    """Give a batch whose statements PostgreSQL is sent at once: who waits for locks that are held then waits for no network.
+
+    They are carried out in their order, and after the first that fails none is; its error is raised at the end.
+    """
+    with driver(connection) as raw:
+        batch = Batch(connection, raw)
+        if connection.dialect.name == "sqlite":
+            yield batch
+        else:
+            with raw.pipeline():
+                yield batch
+        batch.finish()
 
 
 def hold_together(connection: Connection) -> None:
@@ -118,7 +191,12 @@ def driver(connection: Connection) -> Iterator[Any]:
 
 def driver_statement(connection: Connection, statement: str) -> str:
     """Return the statement with its values named as the driver wants them; SQLite takes `:name` as it is."""
-    return statement if connection.dialect.name == "sqlite" else _NAMED.sub(r"%(\1)s", statement)
+    return statement if connection.dialect.name == "sqlite" else _driver_statement(statement)
+
+
+@lru_cache(256)
+def _driver_statement(statement: str) -> str:
+    return _NAMED.sub(r"%(\1)s", statement)
 
 
 def _open_cursor(connection: Connection, raw: Any) -> Any:

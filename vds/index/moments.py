@@ -26,15 +26,15 @@ def stamp_us(connection: Connection, store_id: int) -> int:
     """Return the database's clock for what this transaction records, which `list_stamping` shows from now until it ends."""
     if connection.dialect.name == "sqlite":
         return now_us(connection)
+    return int(connection.execute(text(stamp_sql(":store")), {"store": store_id}).scalar_one())
+
+
+def stamp_sql(store: str) -> str:
+    """Return the statement that does so on PostgreSQL; `store` names the value that is the store's id."""
     # One statement, so that a commit asks no more often; materialized, so that the mark is there before the clock is read.
-    return int(
-        connection.execute(
-            text(
-                f"WITH marked AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(CAST({_STAMPING} AS int), :store))"
-                " SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM marked"
-            ),
-            {"store": store_id},
-        ).scalar_one()
+    return (
+        f"WITH marked AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(CAST({_STAMPING} AS int), {store}))"
+        " SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint) FROM marked"
     )
 
 

@@ -12,12 +12,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, insert
+from sqlalchemy import ColumnElement, bindparam, insert, literal_column
 from sqlalchemy.engine import Connection
 
 from vds.index.cursors import fetch_all, insert_values
 from vds.index.damage import drop_healed, find_damaged
-from vds.index.database import now_us
+from vds.index.database import now_sql, now_us
 from vds.index.schema import blob
 from vds.index.sql import text
 from vds.model.batch import batched
@@ -103,9 +103,9 @@ def add_pending_blobs(
     """
     if not keys:
         return []
-    now = now_us(connection)
-    same = {"store_id": store_id, "state": "pending", "upload_id": upload_id, "changed_us": now, "fingerprint": fingerprint}
-    statement = insert(blob).returning(blob.c.id, sort_by_parameter_order=True)
+    same = {"store_id": store_id, "state": "pending", "upload_id": upload_id, "fingerprint": fingerprint}
+    now: ColumnElement[int] = literal_column(now_sql(connection))
+    statement = insert(blob).values(changed_us=now).returning(blob.c.id, sort_by_parameter_order=True)
     return list(connection.execute(statement, [{**same, "key": key} for key in keys]).scalars())
 
 
@@ -123,9 +123,9 @@ def add_pending_blob(connection: Connection, store_id: int, key: str, upload_id:
         connection.execute(
             text(
                 "INSERT INTO blob (store_id, key, state, upload_id, changed_us)"
-                " VALUES (:s, :key, 'pending', :u, :now) RETURNING id"
+                f" VALUES (:s, :key, 'pending', :u, {now_sql(connection)}) RETURNING id"
             ),
-            {"s": store_id, "key": key, "u": upload_id, "now": now_us(connection)},
+            {"s": store_id, "key": key, "u": upload_id},
         ).scalar_one()
     )
 
@@ -148,10 +148,10 @@ def finish_blob(
     Returns False, and changes nothing, when the blob is no longer this upload's to finish. A blob none of whose members
     was placed is condemned at once: others had stored the same content meanwhile.
     """
-    values = {"id": blob_id, "u": upload_id, "size": size_bytes, "etag": etag, "now": now_us(connection)}
+    values = {"id": blob_id, "u": upload_id, "size": size_bytes, "etag": etag}
     done = connection.execute(
         text(
-            "UPDATE blob SET state = 'live', size_bytes = :size, etag = :etag, changed_us = :now"
+            f"UPDATE blob SET state = 'live', size_bytes = :size, etag = :etag, changed_us = {now_sql(connection)}"
             " WHERE id = :id AND state = 'pending' AND upload_id = :u"
         ),
         values,

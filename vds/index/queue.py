@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy.engine import Connection
 
+from vds.index.cursors import sent_together
 from vds.index.sql import text
 
 Line = Literal["version", "event", "store"]
@@ -36,28 +37,38 @@ class QueuedRecord:
 
 def add_record(connection: Connection, store_id: int, record: QueuedRecord) -> None:
     """Queue one record, in the transaction that commits what it describes."""
-    connection.execute(
-        text(
-            "INSERT INTO journal_queue (store_id, line, owner_id, number, key, body)"
-            " VALUES (:store_id, :line, :owner_id, :number, :key, :body)"
-        ),
-        {
-            "store_id": store_id,
-            "line": record.line,
-            "owner_id": record.owner_id,
-            "number": record.number,
-            "key": record.key,
-            "body": record.body,
-        },
-    )
+    connection.execute(text(ADD_RECORD), queued_binds(store_id, record))
 
 
-def remove_record(connection: Connection, store_id: int, record: QueuedRecord) -> None:
-    """Take a record out once it is in the container; idempotent, since others may have flushed it too."""
-    connection.execute(
-        text("DELETE FROM journal_queue WHERE store_id = :s AND line = :line AND owner_id = :o AND number = :n"),
-        {"s": store_id, "line": record.line, "o": record.owner_id, "n": record.number},
-    )
+ADD_RECORD = (
+    "INSERT INTO journal_queue (store_id, line, owner_id, number, key, body)"
+    " VALUES (:store_id, :line, :owner_id, :number, :key, :body)"
+)
+
+
+def queued_binds(store_id: int, record: QueuedRecord) -> dict[str, Any]:
+    """Return the values of `ADD_RECORD`."""
+    return {
+        "store_id": store_id,
+        "line": record.line,
+        "owner_id": record.owner_id,
+        "number": record.number,
+        "key": record.key,
+        "body": record.body,
+    }
+
+
+def remove_record(connection: Connection, store_id: int, record: QueuedRecord) -> int | None:
+    """Take a record out once it is in the container, and return what `find_lowest` says then.
+
+    Idempotent, since others may have flushed it too.
+    """
+    binds = {"s": store_id, "line": record.line, "o": record.owner_id, "n": record.number}
+    with sent_together(connection) as batch:
+        batch.add("DELETE FROM journal_queue WHERE store_id = :s AND line = :line AND owner_id = :o AND number = :n", binds)
+        lowest = batch.add(_LOWEST, binds)
+    [(number,)] = lowest.rows
+    return None if number is None else int(number)
 
 
 def list_records(
@@ -98,8 +109,8 @@ def list_places(connection: Connection, store_id: int) -> set[tuple[str, int, in
 
 def find_lowest(connection: Connection, store_id: int, line: Line, owner_id: int) -> int | None:
     """Return the lowest number of a line that is not known to be written, or None when all are."""
-    lowest: int | None = connection.execute(
-        text("SELECT MIN(number) FROM journal_queue WHERE store_id = :s AND line = :line AND owner_id = :o"),
-        {"s": store_id, "line": line, "o": owner_id},
-    ).scalar_one()
+    lowest: int | None = connection.execute(text(_LOWEST), {"s": store_id, "line": line, "o": owner_id}).scalar_one()
     return lowest
+
+
+_LOWEST = "SELECT MIN(number) FROM journal_queue WHERE store_id = :s AND line = :line AND owner_id = :o"

@@ -76,12 +76,12 @@ class NewUpload:
 
 def add_upload(connection: Connection, store_id: int, new: NewUpload) -> UploadRow:
     """Open an upload."""
-    now = now_us(connection)
+    now = now_sql(connection)
     row = connection.execute(
         text(
             "INSERT INTO upload (store_id, token, namespace_id, state, base, expected_parent, author, message, labels,"
             " allow_shrink, commit_id, created_us, heartbeat_us, expires_us, process) VALUES (:s, :token, :ns, 'open', :base,"
-            " :expected, :author, :message, :labels, :shrink, :commit_id, :now, :now, :expires, :process)"
+            f" :expected, :author, :message, :labels, :shrink, :commit_id, {now}, {now}, {now} + :ttl, :process)"
             " RETURNING *"
         ),
         {
@@ -95,8 +95,7 @@ def add_upload(connection: Connection, store_id: int, new: NewUpload) -> UploadR
             "labels": new.labels,
             "shrink": int(new.allow_shrink),
             "commit_id": new.commit_id,
-            "now": now,
-            "expires": now + new.ttl_us,
+            "ttl": new.ttl_us,
             "process": new.process,
         },
     )
@@ -138,10 +137,18 @@ def _read_upload(connection: Connection, store_id: int, token: str, lock: str = 
     return row
 
 
-def lock_upload(connection: Connection, upload_id: int) -> tuple[str, int]:
-    """Lock an upload against its own end and return its state and the version it began from: the first lock of a commit."""
-    lock = "" if connection.dialect.name == "sqlite" else " FOR UPDATE"
-    row = connection.execute(text(f"SELECT state, base FROM upload WHERE id = :id{lock}"), {"id": upload_id}).one()
+def mark_committed(connection: Connection, upload_id: int) -> tuple[str, int]:
+    """Say of an upload that is open that it is committed, and return the state it had and the version it began from.
+
+    Its row is locked until the transaction ends, the first lock of a commit, and all is undone with it. From here on the rows of
+    the upload mean nothing, and are swept up.
+    """
+    base = connection.execute(
+        text("UPDATE upload SET state = 'committed' WHERE id = :id AND state = 'open' RETURNING base"), {"id": upload_id}
+    ).scalar_one_or_none()
+    if base is not None:
+        return "open", base
+    row = connection.execute(text("SELECT state, base FROM upload WHERE id = :id"), {"id": upload_id}).one()
     return row.state, row.base
 
 
@@ -158,11 +165,6 @@ def list_open_uploads(connection: Connection, store_id: int) -> Iterator[tuple[U
     )
     for row in rows:
         yield _upload(row), row.namespace_name, row.parts
-
-
-def mark_committed(connection: Connection, upload_id: int) -> None:
-    """Say that an upload is committed; its rows mean nothing from here on, and are swept up outside the commit."""
-    connection.execute(text("UPDATE upload SET state = 'committed' WHERE id = :id"), {"id": upload_id})
 
 
 def end_upload(connection: Connection, store_id: int, upload_id: int, state: str) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection
 
 from vds.errors import FormatError
 from vds.index.database import Database, now_us
@@ -16,7 +16,12 @@ from vds.index.sql import text
 from vds.model.version import NO_PARENT
 
 _VISIBLE = VISIBLE_SQL.format(owner="namespace", line="version")
-_NAMESPACE = f"SELECT id, store_id, uid, name, head, head_digest, {_VISIBLE} AS visible, created_us FROM namespace"
+NAMESPACE_SQL = (
+    "namespace.id, namespace.store_id, namespace.uid, namespace.name, namespace.head, namespace.head_digest,"
+    f" {_VISIBLE} AS visible, namespace.created_us"
+)
+"""The columns of which `namespace_of` makes a row."""
+_NAMESPACE = f"SELECT {NAMESPACE_SQL} FROM namespace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,20 @@ def find_store(connection: Connection, uid: str) -> StoreRow | None:
     return StoreRow(row.id, row.uid, row.incarnation, row.log_seq, bytes(row.log_digest)) if row else None
 
 
+def find_store_log(connection: Connection, uid: str) -> tuple[StoreRow | None, int | None]:
+    """Return the store with this id, and the lowest number of its log that is queued, as of one moment."""
+    row = connection.execute(
+        text(
+            "SELECT id, uid, incarnation, log_seq, log_digest, (SELECT MIN(q.number) FROM journal_queue q"
+            " WHERE q.store_id = store.id AND q.line = 'store' AND q.owner_id = 0) AS lowest FROM store WHERE uid = :uid"
+        ),
+        {"uid": uid},
+    ).one_or_none()
+    if row is None:
+        return None, None
+    return StoreRow(row.id, row.uid, row.incarnation, row.log_seq, bytes(row.log_digest)), row.lowest
+
+
 def put_store(connection: Connection, uid: str, incarnation: str) -> StoreRow:
     """Add a store if it is not there, and return it; the incarnation of one already there stays."""
     connection.execute(
@@ -117,7 +136,7 @@ def find_namespace(connection: Connection, store_id: int, name: str) -> Namespac
         text(_NAMESPACE + " WHERE store_id = :s AND name_fold = :fold"),
         {"s": store_id, "fold": name.casefold()},
     ).one_or_none()
-    return _namespace(row) if row else None
+    return namespace_of(row) if row else None
 
 
 def read_namespace(connection: Connection, namespace_id: int) -> NamespaceRow:
@@ -131,18 +150,7 @@ def read_namespace(connection: Connection, namespace_id: int) -> NamespaceRow:
         raise FormatError(
             f"this index is older than its store: it knew namespace {namespace_id} and does not now", hint="vds index rebuild"
         )
-    return _namespace(row)
-
-
-def lock_namespace(connection: Connection, namespace_id: int) -> NamespaceRow:
-    """Return the namespace, its head locked until the transaction ends."""
-    if connection.dialect.name == "sqlite":
-        return read_namespace(connection, namespace_id)
-    # Those who wait for a row that changes are all woken at each change, in no order. Here each is, when it is its turn.
-    queue = "SELECT pg_advisory_xact_lock(CAST(CAST('namespace'::regclass AS oid) AS int), :id)"
-    connection.execute(text(queue), {"id": namespace_id})
-    row = connection.execute(text(f"{_NAMESPACE} WHERE id = :id FOR UPDATE"), {"id": namespace_id})
-    return _namespace(row.one())  # of a new statement: it sees what the lock waited for
+    return namespace_of(row)
 
 
 def list_namespaces(connection: Connection, store_id: int, prefix: str = "") -> Iterator[NamespaceRow]:
@@ -152,7 +160,7 @@ def list_namespaces(connection: Connection, store_id: int, prefix: str = "") -> 
         {"s": store_id, "p": prefix, "first": prefix + "/", "end": prefix + "0"},
     )
     for row in rows:
-        yield _namespace(row)
+        yield namespace_of(row)
 
 
 def list_recent_namespaces(connection: Connection, store_id: int, limit: int) -> list[NamespaceRow]:
@@ -186,5 +194,7 @@ def add_namespace(connection: Connection, store_id: int, uid: str, name: str, cr
     return row
 
 
-def _namespace(row: Row[Any]) -> NamespaceRow:
-    return NamespaceRow(row.id, row.store_id, row.uid, row.name, row.head, bytes(row.head_digest), row.visible, row.created_us)
+def namespace_of(row: Sequence[Any]) -> NamespaceRow:
+    """Return what the columns of `NAMESPACE_SQL` say."""
+    namespace_id, store_id, uid, name, head, head_digest, visible, created_us = row
+    return NamespaceRow(namespace_id, store_id, uid, name, head, bytes(head_digest), visible, created_us)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from sqlalchemy.engine import Connection
 
 from vds.index.cursors import look_up_by_key
+from vds.index.plan import Area
 from vds.index.sql import text
 
 SWEEP_ROWS_MAX = 5000
 """How many staged rows one transaction deletes from a SQLite index: some milliseconds, in which no other writer gets in."""
+
+FEW_ROWS_MAX = 100
 
 COUNTED_TABLES = ("entry", "object", "staged")
 """Of which a large commit changes so much that PostgreSQL would plan badly."""
@@ -39,6 +42,20 @@ def sweep_rows(connection: Connection, store_id: int) -> bool:
     connection.execute(text("DELETE FROM staged WHERE store_id = :s AND part_id = :p"), ids)
     connection.execute(text("DELETE FROM part WHERE id = :p"), ids)
     return len(part_ids) > 1
+
+
+def sweep_few(connection: Connection, area: Area, upload_id: int) -> bool:
+    """Delete the rows of an ended upload if they are few and all in one part, and return whether they are gone."""
+    rows = "store_id = :s AND part_id = :p"
+    is_few = f"(SELECT COUNT(*) FROM (SELECT 1 FROM staged WHERE {rows} LIMIT {FEW_ROWS_MAX + 1}) t) <= {FEW_ROWS_MAX}"
+    is_alone = "NOT EXISTS (SELECT 1 FROM part o WHERE o.store_id = :s AND o.upload_id = :u AND o.id <> :p)"
+    # The part first, as whoever sweeps does: two who delete the same rows in two orders would wait for each other.
+    done = connection.execute(text(f"DELETE FROM part WHERE id = :p AND {is_few} AND {is_alone}"), area.binds(0, u=upload_id))
+    if done.rowcount != 1:
+        # Gone with its rows, by the sweep of another one, or of several parts.
+        return connection.execute(text("SELECT 1 FROM part WHERE id = :p"), area.binds(0)).one_or_none() is None
+    connection.execute(text(f"DELETE FROM staged WHERE {rows}"), area.binds(0))
+    return True
 
 
 def count_rows(connection: Connection) -> None:

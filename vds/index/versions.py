@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection, Row
 
 from vds.errors import InvalidInputError, NotFoundError
 from vds.index.cursors import hold_together
+from vds.index.database import now_sql
 from vds.index.expiry import expired_error
 from vds.index.plan import prefix_condition
 from vds.index.schema import OPEN
@@ -19,7 +20,7 @@ from vds.index.sql import text
 from vds.index.stores import NamespaceRow
 from vds.model.moment import micros_of, moment_of
 from vds.model.ref import Point, format_moment
-from vds.model.version import NO_PARENT
+from vds.model.version import NO_PARENT, VersionRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,29 @@ class VersionRow:
     size_bytes: int
     content_digest: bytes | None
     expired_us: int | None = None
+
+    @classmethod
+    def of(cls, record: VersionRecord, digest: bytes, namespace_id: int = 0) -> VersionRow:
+        """Return the row of a version whose record is at hand."""
+        return cls(
+            namespace_id=namespace_id,
+            number=record.number,
+            digest=digest,
+            parent=record.parent,
+            commit_id=record.commit_id,
+            created_us=micros_of(record.created_at),
+            operation=record.operation,
+            author=record.author,
+            message=record.message,
+            labels=record.labels,
+            provenance=record.provenance,
+            added=record.added,
+            modified=record.modified,
+            removed=record.removed,
+            file_count=record.file_count,
+            size_bytes=record.size_bytes,
+            content_digest=None,
+        )
 
     @property
     def created_at(self) -> datetime:
@@ -176,14 +200,17 @@ def list_versions(
         yield _version(row)
 
 
-def committed_us(connection: Connection, namespace: NamespaceRow, number: int) -> int:
-    """Return when a version was committed, visible or not."""
-    return int(
-        connection.execute(
-            text("SELECT created_us FROM version WHERE store_id = :s AND namespace_id = :n AND number = :v"),
-            {"s": namespace.store_id, "n": namespace.id, "v": number},
-        ).scalar_one()
-    )
+def queued_for_us(connection: Connection, namespace: NamespaceRow) -> int:
+    """Return for how long the lowest version whose record is queued has been committed; 0 when none is queued."""
+    waits_us: int | None = connection.execute(
+        text(
+            f"SELECT {now_sql(connection)} - v.created_us FROM version v WHERE v.store_id = :s AND v.namespace_id = :n"
+            " AND v.number = (SELECT MIN(q.number) FROM journal_queue q WHERE q.store_id = :s AND q.line = 'version'"
+            " AND q.owner_id = :n)"
+        ),
+        {"s": namespace.store_id, "n": namespace.id},
+    ).scalar_one_or_none()
+    return waits_us or 0
 
 
 def keep_content_digest(connection: Connection, store_id: int, row: VersionRow, digest: bytes) -> None:

@@ -124,7 +124,7 @@ class _History:
                 f" expected {record.file_count} of {record.size_bytes}",
                 hint=HINT,
             )
-        return _row_of(record, found.digest)
+        return VersionRow.of(record, found.digest)
 
     def _begin(self, number: int) -> tuple[int, int]:
         """Apply a checkpoint, if it is best; return the first version whose record counts, and the first whose list is due."""
@@ -190,28 +190,6 @@ class _History:
             self._replay.apply(open_changes(self._driver, found.record.changes))
         except CorruptionError as err:
             raise CorruptionError(f"the change list of {found.key!r} cannot be applied: {err.message}", hint=HINT) from err
-
-
-def _row_of(record: VersionRecord, digest: bytes) -> VersionRow:
-    return VersionRow(
-        namespace_id=0,
-        number=record.number,
-        digest=digest,
-        parent=record.parent,
-        commit_id=record.commit_id,
-        created_us=micros_of(record.created_at),
-        operation=record.operation,
-        author=record.author,
-        message=record.message,
-        labels=record.labels,
-        provenance=record.provenance,
-        added=record.added,
-        modified=record.modified,
-        removed=record.removed,
-        file_count=record.file_count,
-        size_bytes=record.size_bytes,
-        content_digest=None,
-    )
 
 
 def _empty(log: LogFacts) -> VersionRow:

@@ -25,7 +25,6 @@ from vds.index.staging import (
     get_open_upload,
     heartbeat,
     list_parts,
-    main_part,
     merge_parts,
     move_rows,
 )
@@ -192,11 +191,10 @@ def gather(doors: Doors, opened: Session, expected_parts: int | None) -> Session
                 f"the transaction has {len(named)} parts, expected {expected_parts}: {names}",
                 hint="wait for the missing workers, or commit with the number there is",
             )
-        own = main_part(connection, store_id, upload_id)
         if not named:
-            return own
+            return opened.part_id
         merged = add_part(connection, store_id, upload_id, SCRATCH)
-        merge_parts(connection, store_id, [PartRow(own, "", 0, 0, upload.created_us), *named], merged)
+        merge_parts(connection, store_id, [PartRow(opened.part_id, "", 0, 0, upload.created_us), *named], merged)
         return merged
 
     return replace(opened, part_id=doors.index.run(work))

@@ -13,7 +13,7 @@ from vds.engine.commit import CommitRequest, ObjectsGoneError, commit, foresee, 
 from vds.engine.doors import Doors
 from vds.engine.namespaces import get_namespace
 from vds.engine.outbox import Tally
-from vds.engine.resolve import resolve_point
+from vds.engine.resolve import resolve_committed, resolve_point
 from vds.engine.send import Sender
 from vds.engine.session import TTL_HOURS, Intent, Session, session
 from vds.errors import InvalidInputError
@@ -340,7 +340,7 @@ class Namespace:
     ) -> UploadResult:
         sent = tally or Tally()
         with looking_back(committed, opened.upload.commit_id):
-            version = self._version(Point(number=committed.number))
+            version = Version(self._handle, resolve_committed(self._handle.doors, opened.namespace, committed))
         return UploadResult(
             version=version,
             created=committed.created,

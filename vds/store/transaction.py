@@ -12,7 +12,7 @@ from datetime import datetime
 from types import TracebackType
 
 from vds.engine.commit import commit, looking_back
-from vds.engine.resolve import resolve_point
+from vds.engine.resolve import resolve_committed, resolve_point
 from vds.engine.session import TTL_HOURS, Freshness, Intent, Session, drop, open_session
 from vds.errors import ConflictError, UnavailableError
 from vds.index.commit import find_commit_place
@@ -196,7 +196,7 @@ class Transaction(Writer):
             committed = commit(doors, plan.request(doors, gathered, intent))
             self._close_sender()
             with looking_back(committed, self._opened.upload.commit_id):
-                version = Version(self._handle, resolve_point(doors, self.namespace, Point(number=committed.number)))
+                version = Version(self._handle, resolve_committed(doors, self._opened.namespace, committed))
             self.result = UploadResult(
                 version=version,
                 created=committed.created,

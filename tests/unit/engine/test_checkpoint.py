@@ -182,6 +182,7 @@ class TestWhenItIsDue:
 
     def test_most_commits_ask_for_nothing_more(self, store: Store, doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
         assert checkpoint_module.LOOK_EVERY == 16
+        monkeypatch.setattr(commit_module, "SWEEP_EVERY", 1000)
         grow(store, 13)
         costs = []
         for _ in range(3):

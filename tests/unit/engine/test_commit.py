@@ -21,6 +21,7 @@ from vds.engine.commit import ObjectsGoneError
 from vds.engine.doors import Doors
 from vds.engine.namespaces import ensure_namespace
 from vds.errors import ConflictError, CorruptionError, NoSpaceError, UnavailableError
+from vds.index import sweep as sweep_module
 from vds.index.commit import PlanAgain
 from vds.model.manifest import decode_change_list
 from vds.model.version import name_digest
@@ -257,12 +258,36 @@ class TestSweep:
         store.namespace("team/raw").upload(tree)
         assert count_rows_of(doors) == (0, 0)
 
-    def test_what_a_crash_left_goes_with_the_next_commit(
+    def test_many_rows_go_too(self, store: Store, doors: Doors, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sweep_module, "FEW_ROWS_MAX", 1)
+        calls: list[object] = []
+
+        def sweep(*given: Any) -> bool:
+            calls.append(given)
+            return sweep_module.sweep_rows(*given)
+
+        monkeypatch.setattr(commit_module, "sweep_rows", sweep)
+        store.namespace("team/raw").upload(tree)  # of two files
+        assert calls
+        assert count_rows_of(doors) == (0, 0)
+
+    def test_the_rows_of_parts_go_too(self, store: Store, doors: Doors) -> None:
+        with store.namespace("team/raw").transaction() as tx:
+            tx.write_bytes("a", b"1")
+            with tx.part("other") as part:
+                part.write_bytes("b", b"2")
+        assert count_rows_of(doors) == (0, 0)
+
+    def test_what_a_crash_left_goes_with_a_later_commit(
         self, store: Store, doors: Doors, tree: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         upload_and_crash(store, tree, "one", monkeypatch)
-        assert count_rows_of(doors)[0] > 0
+        left = count_rows_of(doors)
+        assert left[0] > 0
+        monkeypatch.setattr(commit_module, "SWEEP_EVERY", 2)
         store.namespace("team/other").upload(tree)
+        assert count_rows_of(doors) == left  # its own went
+        store.namespace("team/other").upload(tree, "again")
         assert count_rows_of(doors) == (0, 0)
 
     def test_rows_that_cannot_be_swept_do_not_harm_the_commit(
@@ -272,6 +297,7 @@ class TestSweep:
             raise UnavailableError("not now")
 
         with monkeypatch.context() as patched:
+            patched.setattr(commit_module, "sweep_few", lambda *arguments: False)
             patched.setattr(commit_module, "sweep_rows", fail)
             assert store.namespace("team/raw").upload(tree).version.number == 1
         assert count_rows_of(doors)[0] > 0
@@ -283,6 +309,7 @@ class TestSweep:
             calls.append(arguments)
             return True
 
+        monkeypatch.setattr(commit_module, "sweep_few", lambda *arguments: False)
         monkeypatch.setattr(commit_module, "sweep_rows", never_done)
         monkeypatch.setattr(commit_module, "SWEEPS_MAX", 3)
         store.namespace("team/raw").upload(tree)
@@ -290,6 +317,7 @@ class TestSweep:
 
     def test_a_large_commit_has_the_tables_counted(self, store: Store, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         counted: list[object] = []
+        monkeypatch.setattr(sweep_module, "FEW_ROWS_MAX", 1)
         monkeypatch.setattr(commit_module, "count_rows", counted.append)
         monkeypatch.setattr(commit_module, "COUNT_CHANGES_MIN", 3)
         store.namespace("team/raw").upload(tree)  # of two files

@@ -103,9 +103,9 @@ class TestJournal:
         second = first[:-1] + "2"
         real = publish
 
-        def late(*arguments: Any) -> None:
+        def late(*arguments: Any, **more: Any) -> None:
             driver.put_if_absent(second, b"another history")
-            real(*arguments)
+            real(*arguments, **more)
 
         monkeypatch.setattr(commit_module, "publish", late)
         with pytest.raises(OutcomeUnknownError, match="exists with other bytes than ours") as caught:
