@@ -22,6 +22,9 @@ class _NoWait:
     def sleep(self, seconds: float) -> None:
         pass
 
+    def monotonic(self) -> float:
+        return 0.0
+
 
 def prepare(patch: pytest.MonkeyPatch, service: Service, sql: SqlFaults) -> None:
     """Have every store that is opened from now on be at the mercy of these two, and let nothing wait."""

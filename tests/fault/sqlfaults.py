@@ -24,6 +24,9 @@ import vds.index.database
 
 T = TypeVar("T")
 
+# Itself, and not what another one of these, still in use, has put in its place.
+_open_postgres = vds.index.database._open_postgres
+
 Kind = Literal["refused", "lost", "locked", "full"]
 """What goes wrong with a statement:
 
@@ -79,10 +82,9 @@ class SqlFaults:
     def inject(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Have this decide over every connection that is made from now on."""
         monkeypatch.setattr(vds.index.database, "sqlite3", _Sqlite3(self))
-        original = vds.index.database._open_postgres
 
         def open_postgres(url: URL, *args: Any, **options: Any) -> Engine:
-            engine = original(url, *args, **options)
+            engine = _open_postgres(url, *args, **options)
 
             @event.listens_for(engine, "do_connect")
             def connect(dialect: Any, record: Any, arguments: list[Any], parameters: dict[str, Any]) -> _PostgresConnection:

@@ -18,8 +18,17 @@ WAIT_S = 30  # only ever reached by a test that fails
 FAIL_S = 5  # the same, where the test itself must go on to its end
 
 
+_before: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def note_threads() -> None:
+    """Tests that failed before may hold theirs."""
+    _before.update(threading.enumerate())
+
+
 def worker_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("vds")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("vds") and thread not in _before]
 
 
 class Boom(Exception):

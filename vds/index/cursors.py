@@ -9,7 +9,7 @@ import itertools
 import re
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -124,20 +124,20 @@ class Answer:
         self.rowcount = cursor.rowcount
         if cursor.description is not None:
             self.rows = cursor.fetchall()
-        cursor.close()
 
 
 class Batch:
     """Statements that are sent without waiting for the answers between them."""
 
-    def __init__(self, connection: Connection, raw: Any) -> None:
+    def __init__(self, connection: Connection, raw: Any, cursors: ExitStack) -> None:
         self._connection = connection
         self._raw = raw
+        self._cursors = cursors
         self._sent: list[tuple[Answer, Any]] = []
 
     def add(self, statement: str, values: Mapping[str, Any]) -> Answer:
         """Send a statement, whose values are named `:name`; more values than it names are fine."""
-        answer, cursor = Answer(), self._raw.cursor()
+        answer, cursor = Answer(), self._cursors.enter_context(closing(self._raw.cursor()))
         cursor.execute(driver_statement(self._connection, statement), values)
         self._sent.append((answer, cursor))
         return answer
@@ -154,8 +154,8 @@ def sent_together(connection: Connection) -> Iterator[Batch]:
 
     They are carried out in their order, and after the first that fails none is; its error is raised at the end.
     """
-    with driver(connection) as raw:
-        batch = Batch(connection, raw)
+    with driver(connection) as raw, ExitStack() as cursors:
+        batch = Batch(connection, raw, cursors)
         if connection.dialect.name == "sqlite":
             yield batch
         else:

@@ -216,6 +216,8 @@ def _parse_changes(fields: Fields) -> ChangeListRef:
         inline = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as err:
         raise fields.wrong("inline", f"which is not base 64: {err}") from err
+    if base64.b64encode(inline).decode() != text:
+        raise fields.wrong("inline", "which is not how these bytes are written")
     return ChangeListRef(digest, count, inline=inline)
 
 

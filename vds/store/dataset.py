@@ -30,7 +30,6 @@ class Release:
 
     Attributes:
         version: what it shows, seen from the path that was registered.
-        expired_at: when that version was expired, by its name; its files are read no more. None: they are.
     """
 
     dataset: str
@@ -40,12 +39,17 @@ class Release:
     author: str
     description: str
     labels: Mapping[str, str]
-    expired_at: datetime | None = None
 
     @property
     def path(self) -> EntryPath:
         """The directory of the version that was registered; empty for all of it."""
         return self.version.path
+
+    @property
+    def expired_at(self) -> datetime | None:
+        """When the version it shows was expired, by its name: its files are read no more. None: they are."""
+        expired_us = self.version._row.expired_us
+        return None if expired_us is None else moment_of(expired_us)
 
     @property
     def uri(self) -> str:
@@ -244,7 +248,4 @@ class Dataset:
 
     def _shown(self, row: ReleaseRow, namespace: NamespaceRow, version: VersionRow) -> Release:
         view = Version(self._handle, Resolution(namespace, version, row, row.path, True), join(row.path, ""))
-        expired_at = None if version.expired_us is None else moment_of(version.expired_us)
-        return Release(
-            self.name, row.number, view, moment_of(row.created_us), row.author, row.description, row.labels, expired_at
-        )
+        return Release(self.name, row.number, view, moment_of(row.created_us), row.author, row.description, row.labels)

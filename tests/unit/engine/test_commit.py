@@ -97,7 +97,7 @@ class TestPublish:
         self, store: Store, driver: WatchedDriver, tree: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as patched:
-            patched.setattr(journal_module, "_remover", crash)
+            patched.setattr(journal_module, "remove_record", crash)
             with pytest.raises(Killed):
                 store.namespace("made").transaction()
         with vds.connect(driver.url) as opener:

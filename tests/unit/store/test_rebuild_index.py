@@ -177,6 +177,8 @@ def test_who_has_the_old_one_open_gets_no_answer_from_what_is_left_of_it(url: st
         list(pinned.entries())
     with pytest.raises((FormatError, ConflictError)):
         tx.commit()
+    with pytest.raises(NotFoundError):
+        tx.abort()
     assert len(vds.connect(url).namespace("team/raw").log()) == 2
     for store in (old, read):
         store.close()  # and using it again connects it again
