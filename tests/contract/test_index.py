@@ -18,7 +18,7 @@ from tests.unit.index.ledger import HOUR_US, NO_LIST, Ledger, Writer, digest_of,
 from vds.errors import ConflictError, InvalidInputError, NotFoundError
 from vds.index import commit as commit_module
 from vds.index import sweep
-from vds.index.commit import Committed, PlanAgain, Planned, find_commit_place
+from vds.index.commit import LOOKED_AT_MAX, Committed, PlanAgain, Planned, find_commit_place
 from vds.index.conflicts import OnTouched, find_touched
 from vds.index.database import Connection, Database
 from vds.index.datasets import (
@@ -379,6 +379,11 @@ class TestPlacements:
 class TestConflictTable:
     """Each operation against someone who got in first: the base is version 1, theirs is version 2, ours comes third."""
 
+    @pytest.fixture(autouse=True, params=[LOOKED_AT_MAX, -1], ids=["told with the head", "judged"])
+    def looks(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Few changes are looked at with the head, many only after it: the outcome is the same."""
+        monkeypatch.setattr(commit_module, "LOOKED_AT_MAX", request.param)
+
     BASE: ClassVar[dict[str, bytes]] = {"a": b"1", "d/x": b"1", "keep": b"k"}
 
     def meet(
@@ -576,6 +581,42 @@ class TestConflictTable:
     def version(self, ledger: Ledger, namespace: NamespaceRow, number: int) -> Any:
         with ledger.database.read() as connection:
             return get_version(connection, ledger.now(namespace), number)
+
+
+class TestUntouched:
+    def test_what_others_did_elsewhere_is_told_with_the_head(
+        self, ledger: Ledger, namespace: NamespaceRow, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        writer, other = ledger.open(namespace), ledger.open(namespace)
+        ledger.stage(writer, {"a/mine": b"1"})
+        planned = ledger.plan(writer)
+        ledger.stage(other, {"a/theirs": b"1", "a-": b"2", "c/mine": b"3"})
+        ledger.commit(other, ledger.plan(other))
+        monkeypatch.setattr(commit_module, "judge_touched", None)
+        made = ledger.commit(writer, planned)
+        assert isinstance(made, Committed)
+        assert (made.number, made.created) == (2, True)
+        ledger.flush(namespace)
+        assert set(ledger.files(namespace, 2)) == {"a/mine", "a/theirs", "a-", "c/mine"}
+
+    @pytest.mark.parametrize("theirs", [{"a": b"1"}, {"a/b/c/d": b"1"}, {"a/b/c": b"2"}])
+    def test_what_touches_it_is_judged(
+        self, ledger: Ledger, namespace: NamespaceRow, theirs: dict[str, bytes | None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        writer, other = ledger.open(namespace), ledger.open(namespace)
+        ledger.stage(writer, {"a/b/c": b"1"})
+        planned = ledger.plan(writer)
+        ledger.stage(other, theirs)
+        ledger.commit(other, ledger.plan(other))
+        judged: list[int] = []
+
+        def judge(*given: Any) -> str:
+            judged.append(1)
+            return "again"
+
+        monkeypatch.setattr(commit_module, "judge_touched", judge)
+        assert ledger.commit(writer, planned) == PlanAgain()
+        assert judged == [1]
 
 
 class TestShrink:

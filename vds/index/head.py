@@ -16,7 +16,7 @@ from vds.index.database import now_sql
 from vds.index.moments import stamp_sql
 from vds.index.plan import Area, touched_sql
 from vds.index.schema import OPEN
-from vds.index.stores import NAMESPACE_SQL, NamespaceRow, namespace_of
+from vds.index.stores import NAMESPACE_SQL, NamespaceRow, namespace_of, read_namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,9 @@ def lock_head(connection: Connection, area: Area, base: int, began_at: int, *, l
         base: what they were planned against.
         began_at: the version that the upload began from.
         looks: look for what was committed since and touches them; it costs a few lookups for each of the staged rows.
+
+    Raises:
+        FormatError: there is no such namespace any more: the index was put back to an earlier state while it was in use.
     """
     is_sqlite = connection.dialect.name == "sqlite"
     binds = area.binds(base, began=began_at, low=base, high=OPEN - 1)
@@ -58,8 +61,9 @@ def lock_head(connection: Connection, area: Area, base: int, began_at: int, *, l
             batch.add("SELECT pg_advisory_xact_lock(CAST(CAST('namespace'::regclass AS oid) AS int), :n)", binds)
         stamped = batch.add(f"SELECT {now_sql(connection)}" if is_sqlite else stamp_sql(":s"), binds)
         asked = batch.add(_head_sql(is_sqlite, looks), binds)
-    [(stamp_us,)] = stamped.rows
-    [row] = asked.rows
+    if not asked.rows:
+        read_namespace(connection, area.namespace_id)  # which says what that means
+    [(stamp_us,)], [row] = stamped.rows, asked.rows
     *namespace, file_count, size_bytes, created_us, is_base_lost, is_start_lost, is_touched = row
     return Head(
         namespace_of(namespace),

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection, Row
 
-from vds.errors import ConflictError, NotFoundError
+from vds.errors import ConflictError, FormatError, NotFoundError
 from vds.index.database import now_sql, now_us
 from vds.index.sql import text
 
@@ -142,13 +142,18 @@ def mark_committed(connection: Connection, upload_id: int) -> tuple[str, int]:
 
     Its row is locked until the transaction ends, the first lock of a commit, and all is undone with it. From here on the rows of
     the upload mean nothing, and are swept up.
+
+    Raises:
+        FormatError: the index knew it, and does not any more: it was put back to an earlier state while it was in use.
     """
     base = connection.execute(
         text("UPDATE upload SET state = 'committed' WHERE id = :id AND state = 'open' RETURNING base"), {"id": upload_id}
     ).scalar_one_or_none()
     if base is not None:
         return "open", base
-    row = connection.execute(text("SELECT state, base FROM upload WHERE id = :id"), {"id": upload_id}).one()
+    row = connection.execute(text("SELECT state, base FROM upload WHERE id = :id"), {"id": upload_id}).one_or_none()
+    if row is None:
+        raise FormatError("this index is older than its store: it knew this upload and does not now", hint="vds index rebuild")
     return row.state, row.base
 
 
