@@ -1,8 +1,8 @@
 """Rebuilds that are killed: `python -m tests.fault.remaker`, told what to do as `tests.support` says.
 
 For each try it forks a victim, which makes the index of a store anew and is killed: just after its n-th step (a put into the
-container, or a transaction of the index), or after a delay that is drawn from the seed. Then the store either serves as before
-or says that its index is older than it; and a rebuild that is let through makes it whole.
+container, or a transaction of the index), or at a moment that is drawn from the seed, of the time that it takes whole. Then the
+store either serves as before or says that its index is older than it; and a rebuild that is let through makes it whole.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.logicaldump import Dump, dump_intervals, dump_store
 from tests.support import Place, say, take_task, write_tree
 from vds.errors import FormatError
 
-MOMENT_MS_MAX = 250
+NEVER = 1_000_000
 
 
 def fill(store: vds.Store, directory: Path) -> None:
@@ -44,12 +44,12 @@ def rebuild(place: Place) -> None:
     assert report.gaps == (), report.gaps
 
 
-def kill_one(place: Place, how: str, at: int) -> bool:
+def kill_one(place: Place, how: str, at: float) -> bool:
     """Fork a victim and return whether it was killed; one that came through did all its steps."""
     pid = os.fork()
     if pid == 0:
         try:
-            arm(how, at, True, place)
+            arm(how, int(at), True, place)
             rebuild(place)
             os._exit(0)
         finally:
@@ -93,9 +93,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory, place.connect(create=True) as store:
         fill(store, Path(directory))
         before, intervals = dump_store(store), dump_intervals(store)
+    begun = time.monotonic()
+    assert not kill_one(place, "step", NEVER)
+    whole_ms = (time.monotonic() - begun) * 1000
     for number in range(task["tries"]):
         how, chance = task["how"], random.Random(f"{task['seed']}/{number}")
-        at = number + 1 if how == "step" else chance.randrange(1, MOMENT_MS_MAX)
+        at = number + 1 if how == "step" else chance.uniform(0, whole_ms)
         facts = {"seed": task["seed"], "try": number, "how": how, "at": at}
         try:
             killed = kill_one(place, how, at)
