@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
@@ -389,8 +389,11 @@ class CheckedMachine(StoreMachine):
 EXAMPLES = int(os.environ.get("VDS_TEST_EXAMPLES", "200"))
 STEPS = int(os.environ.get("VDS_TEST_STEPS", "50"))
 
+# Each part draws histories of its own, so that two workers can share them.
+PARTS = range(4)
+
 profile = settings(
-    max_examples=EXAMPLES,
+    max_examples=max(1, EXAMPLES // len(PARTS)),
     stateful_step_count=STEPS,
     deadline=None,
     derandomize="VDS_TEST_EXAMPLES" not in os.environ,  # in CI the same steps every time; a longer run looks for new ones
@@ -402,20 +405,29 @@ profile = settings(
 )
 
 
+def run_part(machine: type[CheckedMachine], part: int) -> None:
+    run_state_machine_as_test(seed(part)(machine) if profile.derandomize else machine, settings=profile)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_any_history_on_sqlite() -> None:
-    run_state_machine_as_test(CheckedMachine, settings=profile)
+@pytest.mark.parametrize("part", PARTS)
+def test_any_history_on_sqlite(part: int) -> None:
+    class OnSqlite(CheckedMachine):
+        pass
+
+    run_part(OnSqlite, part)
 
 
 @pytest.mark.slow
 @pytest.mark.services
 @pytest.mark.timeout(7200)
-def test_any_history_on_postgresql(database_url: str) -> None:
+@pytest.mark.parametrize("part", PARTS)
+def test_any_history_on_postgresql(database_url: str, part: int) -> None:
     class OnPostgres(CheckedMachine):
         index = database_url  # one database for all of them, as many stores may share one
 
-    run_state_machine_as_test(OnPostgres, settings=profile)
+    run_part(OnPostgres, part)
 
 
 def test_the_model_itself() -> None:
