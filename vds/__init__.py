@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vds.store import join as join
     from vds.store import load_lock as load_lock
     from vds.store import rebuild_index as rebuild_index
+    from vds.store import run as run
     from vds.store import upgrade_index as upgrade_index
 
 # Resolved on first use: a command that needs no database must not pay for importing one.
@@ -28,11 +29,12 @@ _LAZY = {
     "load_lock": "vds.store",
     "rebuild_index": "vds.store",
     "refresh": "vds.pins",
+    "run": "vds.store",
     "status": "vds.ops.checkout",
     "upgrade_index": "vds.store",
 }
 
-__all__ = ["__version__", "connect", "join", "load_lock", "rebuild_index", "refresh", "status", "upgrade_index"]
+__all__ = ["__version__", "connect", "join", "load_lock", "rebuild_index", "refresh", "run", "status", "upgrade_index"]
 
 
 def __getattr__(name: str) -> Any:

@@ -394,3 +394,31 @@ class Lane(Generic[R]):
             self._jobs.remove(job)
             self._results.append(result)
             self._changed.notify_all()
+
+
+class Beat:
+    """Makes a call every few seconds, from a thread of its own, for as long as it is open.
+
+    What the call raises is kept and ends it: whoever closes may look. The thread is no reason for a process to go on.
+    """
+
+    def __init__(self, call: Callable[[], None], every_s: float) -> None:
+        self._call = call
+        self._every_s = every_s
+        self._over = Event()
+        self.error: BaseException | None = None
+        self._thread = Thread(target=self._work, name="vds-beat", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Make no more calls; one that is under way is waited for."""
+        self._over.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while not self._over.wait(self._every_s):
+            try:
+                self._call()
+            except BaseException as err:  # noqa: BLE001  # it has no caller to go to: kept for who closes
+                self.error = err
+                return

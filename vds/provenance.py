@@ -9,6 +9,7 @@ Guarantees:
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import os
 import platform
 import re
@@ -16,16 +17,25 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+
+from blake3 import blake3
 
 from vds._version import __version__
 from vds.errors import redact
+from vds.model.run import RUN_FIELD
+from vds.model.ulid import is_ulid
 
 COMMAND_BYTES_MAX = 4096
 VALUE_BYTES_MAX = 1024
 NAMED_VALUES_MAX = 64
 GIT_TIMEOUT_S = 2.0
+
+RUN_VARIABLE = "VDS_RUN"
+"""Names the run that a process works for; its children inherit it."""
 
 _VARIABLES = (
     *("AZUREML_RUN_ID", "AZUREML_ARM_SUBSCRIPTION", "AZUREML_ARM_RESOURCEGROUP", "AZUREML_ARM_WORKSPACE_NAME"),
@@ -63,8 +73,10 @@ def collect_provenance(
         argv: the command line; this process's own by default.
         cwd: the directory whose git commit is recorded; the current one by default.
     """
+    run = find_run() if environ is None else _run_in(environ)
     environ = os.environ if environ is None else environ
     found = {
+        RUN_FIELD: run,
         "host": socket.gethostname(),
         "pid": str(os.getpid()),
         "user": _find_user(environ),
@@ -76,6 +88,65 @@ def collect_provenance(
     facts = {key: cut(value, VALUE_BYTES_MAX) for key, value in found.items() if value}
     facts["command"] = describe_command(sys.argv if argv is None else argv)
     return facts
+
+
+_run: ContextVar[str] = ContextVar("vds_run", default="")
+
+
+@contextmanager
+def working_for(run: str) -> Iterator[None]:
+    """Have what this thread writes, and what the processes write that are started meanwhile, be of a run.
+
+    A process has one environment: of runs that overlap in several threads, its children inherit the one that began first.
+    """
+    token = _run.set(run)
+    is_first = not os.environ.get(RUN_VARIABLE)
+    before = os.environ.get(RUN_VARIABLE, "")
+    is_inner = before != "" and before == token.old_value
+    if is_first or is_inner:
+        os.environ[RUN_VARIABLE] = run
+    try:
+        yield
+    finally:
+        _run.reset(token)
+        if os.environ.get(RUN_VARIABLE) == run:
+            if before:
+                os.environ[RUN_VARIABLE] = before
+            else:
+                del os.environ[RUN_VARIABLE]
+
+
+def find_run() -> str:
+    """Return the run that this thread, else this process, works for; empty for none."""
+    return _run.get() or _run_in(os.environ)
+
+
+def _run_in(environ: Mapping[str, str]) -> str:
+    run = environ.get(RUN_VARIABLE, "")
+    return run if is_ulid(run) else ""
+
+
+def describe_code(argv: Sequence[str] | None = None) -> dict[str, str]:
+    """Return the script of a command line and the digest of its bytes; nothing where there is no such file."""
+    argv = sys.argv if argv is None else argv
+    path = Path(argv[0]) if argv else Path()
+    try:
+        return {"code": cut(str(path), VALUE_BYTES_MAX), "code.digest": f"b3:{blake3(path.read_bytes()).hexdigest()}"}
+    except OSError:
+        return {}
+
+
+@functools.cache
+def describe_environment() -> dict[str, str]:
+    """Return the interpreter, the platform, and one digest of all installed packages and their versions."""
+    found = {f"{each.metadata['Name']}=={each.version}".lower() for each in importlib.metadata.distributions() if each.metadata}
+    packages = "\n".join(sorted(found))
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": str(len(found)),
+        "packages.digest": f"b3:{blake3(packages.encode()).hexdigest()}",
+    }
 
 
 def author(environ: Mapping[str, str] | None = None, credential_principal: str | None = None) -> str:

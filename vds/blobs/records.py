@@ -25,6 +25,7 @@ from vds.model.digest import Digest
 from vds.model.event import EVENT_PREFIX, DatasetEvent
 from vds.model.fields import HINT
 from vds.model.manifest import ChangeRow, iter_changes
+from vds.model.run import RUN_PREFIX, RunRecord
 from vds.model.storelog import STORE_PREFIX, StoreRecord
 from vds.model.version import (
     EVENT_CONTEXT,
@@ -165,6 +166,26 @@ def list_claims(driver: BlobDriver) -> Stream[NamespaceClaim | Gap]:
                 yield NamespaceClaim.decode(body, key)
             except CorruptionError as err:
                 yield Gap(key, "damaged", str(err))
+
+
+def read_runs(driver: BlobDriver, store_uid: str) -> Stream[RunRecord | Gap]:
+    """Yield each run's record, by id: that of its end, else that of its beginning, where one can be read."""
+    with closing(_read_bodies(driver, driver.list_blobs(RUN_PREFIX))) as bodies:
+        for _, own in groupby(bodies, _owner):
+            found = [_decode_run(key, body, store_uid) for key, body in own]
+            yield from (item for item in found if isinstance(item, Gap))
+            records = [item for item in found if isinstance(item, RunRecord)]
+            yield from [record for record in records if record.status is not None] or records[:1]
+
+
+def _decode_run(key: str, body: bytes | Gap, store_uid: str) -> RunRecord | Gap:
+    if isinstance(body, Gap):
+        return body
+    try:
+        record = RunRecord.decode(body, key)
+    except CorruptionError as err:
+        return Gap(key, "damaged", str(err))
+    return record if record.store == store_uid else Gap(key, "damaged", f"it is of store {record.store!r}")
 
 
 def _journal_line(store_uid: str, namespace_uid: str) -> _Line[VersionRecord]:

@@ -36,6 +36,7 @@ from vds.index.staging import mark_committed
 from vds.index.stores import read_namespace
 from vds.index.versions import VersionRow
 from vds.model.moment import micros_of, moment_of
+from vds.model.run import RUN_FIELD
 from vds.model.version import VERSION_CONTEXT, ChangeListRef, VersionRecord, journal_key, record_digest
 
 
@@ -288,9 +289,9 @@ def _claim_change_list(connection: Connection, at: At, sent: SentList) -> None:
 
 _ADD_VERSION = (
     "INSERT INTO version (store_id, namespace_id, number, digest, parent, commit_id, created_us, operation, author,"
-    " message, labels, provenance, added, modified, removed, file_count, size_bytes) VALUES (:s, :n, :v, :d,"
+    " message, labels, provenance, added, modified, removed, file_count, size_bytes, run) VALUES (:s, :n, :v, :d,"
     " :parent, :commit_id, :created, :operation, :author, :message, :labels, :provenance, :added, :modified, :removed,"
-    " :files, :size)"
+    " :files, :size, :run)"
 )
 
 
@@ -309,4 +310,5 @@ def _version_binds(record: VersionRecord) -> dict[str, Any]:
         "removed": record.removed,
         "files": record.file_count,
         "size": record.size_bytes,
+        "run": record.provenance.get(RUN_FIELD),
     }

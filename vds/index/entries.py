@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 from vds.index.cursors import BATCH_ROWS, fetch_all, fetch_batches, hold_together, look_up_by_key
 from vds.index.expiry import check_kept
 from vds.index.plan import Area, prefix_condition, touched_sql
+from vds.index.schema import OPEN
 from vds.index.sql import text
 from vds.model.batch import batched
 from vds.model.entry import EntryRow as EntryRow
@@ -59,6 +60,20 @@ def read_page(connection: Connection, at: At, path: str = "", after: str = "", *
     rows = fetch_all(connection, statement, at.binds(after=after, limit=limit, **binds))
     check_kept(connection, *at)
     return list(map(EntryRow._make, rows))
+
+
+def count_closed(connection: Connection, at: At) -> list[tuple[int, int]]:
+    """Return (version that had written them, how many) of the entries that this version replaced or removed, newest first.
+
+    Served by ix_entry_end: it costs the changes, not the files.
+    """
+    statement = (
+        "SELECT first_version, COUNT(*) FROM entry WHERE store_id = :s AND namespace_id = :n AND end_version = :v"
+        f" AND end_version < {OPEN} GROUP BY first_version ORDER BY first_version DESC"
+    )
+    rows = [(int(number), int(count)) for number, count in fetch_all(connection, statement, at.binds())]
+    check_kept(connection, *at)
+    return rows
 
 
 def read_entries(connection: Connection, at: At, path: str = "") -> Iterator[EntryRow]:

@@ -48,6 +48,8 @@ RIGHTS: Mapping[str, TableRights] = {
     "erased": TableRights("", "INSERT"),  # for ever
     "gap": TableRights(),  # noted by a rebuild
     "damage": TableRights("INSERT, UPDATE (blob_id, detail), DELETE"),  # a new upload of the content heals it
+    "run": TableRights("INSERT, UPDATE (status, heartbeat_us, ended_us, process, reused, error)"),
+    "run_place": TableRights("INSERT"),
     "upload": TableRights("INSERT, UPDATE (state, heartbeat_us)"),
     "part": TableRights("INSERT, UPDATE (state, file_count, size_bytes), DELETE"),
     "staged": TableRights("INSERT, UPDATE, DELETE"),

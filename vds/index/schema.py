@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 
-REVISION = "0004"
+REVISION = "0005"
 """The newest migration: what an index must be at for this program. A test holds it against `migrations/`."""
 
 SMALL_BYTES_MAX = 8 * 1024 * 1024
@@ -104,6 +104,7 @@ version = Table(
     Column("expired_us", BigInteger),  # its name is gone since then; the head never expires
     Column("set_aside_us", BigInteger),  # its entries were moved to expired_entry, where no other version needs them
     Column("collected_us", BigInteger),  # they are gone for good
+    Column("run", Text),  # the run that wrote it, as its provenance says
     _store_key("version"),
     UniqueConstraint("store_id", "commit_id"),
     Index(
@@ -113,6 +114,13 @@ version = Table(
         "number",
         sqlite_where=text("expired_us IS NOT NULL AND collected_us IS NULL"),
         postgresql_where=text("expired_us IS NOT NULL AND collected_us IS NULL"),
+    ),
+    Index(
+        "ix_version_run",
+        "store_id",
+        "run",
+        sqlite_where=text("run IS NOT NULL"),
+        postgresql_where=text("run IS NOT NULL"),
     ),
     Index("ix_version_created", "store_id", "namespace_id", "created_us"),
     Index("ix_version_digest", "store_id", "namespace_id", "digest"),
@@ -316,6 +324,51 @@ gap = Table(
     Column("found_us", BigInteger, nullable=False),
     _store_key("gap"),
     CheckConstraint("kind IN ('journal', 'changes', 'events', 'log')", name="kind"),
+)
+
+run = Table(
+    "run",
+    metadata,
+    Column("store_id", Integer, primary_key=True, autoincrement=False),
+    Column("uid", _Bytewise, primary_key=True),  # a ulid: runs sort by when they began
+    Column("parent", _Bytewise, nullable=False),  # empty for none
+    Column("kind", Text, nullable=False),
+    Column("name", _Bytewise, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("status", Text, nullable=False),  # running, completed, failed, canceled; abandoned is told from the heartbeat
+    Column("started_us", BigInteger, nullable=False),
+    Column("heartbeat_us", BigInteger, nullable=False),
+    Column("ended_us", BigInteger),
+    Column("process", Text, nullable=False),  # host, boot, pid and start of who runs it; empty once it has ended
+    Column("params", Text, nullable=False),  # JSON object
+    Column("provenance", Text, nullable=False),  # JSON object
+    Column("key", Text, nullable=False),  # of a step that may be used again; else empty
+    Column("key_parts", Text, nullable=False),  # JSON object
+    Column("reused", Text, nullable=False),  # the run whose outputs these are; else empty
+    Column("error", Text, nullable=False),
+    _store_key("run"),
+    CheckConstraint("status IN ('running', 'completed', 'failed', 'canceled')", name="status"),
+    CheckConstraint("kind IN ('run', 'pipeline', 'step')", name="kind"),
+    Index("ix_run_name", "store_id", "name", "uid"),
+    Index("ix_run_parent", "store_id", "parent", "uid"),
+    Index("ix_run_key", "store_id", "key", "uid", sqlite_where=text("key <> ''"), postgresql_where=text("key <> ''")),
+)
+
+run_place = Table(
+    "run_place",
+    metadata,
+    Column("store_id", Integer, primary_key=True, autoincrement=False),
+    Column("run", _Bytewise, primary_key=True),
+    Column("kind", Text, primary_key=True),  # input or output
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("namespace_id", Integer, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("path", _Bytewise, nullable=False),
+    Column("asked", Text, nullable=False),  # the ref as given, or the local path that it was written to
+    _store_key("run_place"),
+    CheckConstraint("kind IN ('input', 'output')", name="kind"),
+    Index("ix_run_place_version", "store_id", "namespace_id", "number"),
 )
 
 upload = Table(

@@ -128,6 +128,13 @@ class Fields:
             raise self.wrong(name, "expected an object")
         return Fields(value, self._what, f"{self._above}{name}.")
 
+    def each(self, name: str) -> list[Fields]:
+        """Return the fields of each object of a field that is a list of objects."""
+        value = self.raw.get(name)
+        if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+            raise self.wrong(name, "expected a list of objects")
+        return [Fields(one, self._what, f"{self._above}{name}[{place}].") for place, one in enumerate(value)]
+
     def texts(self, name: str) -> dict[str, str]:
         """Return a field that is an object of texts, both its names and its values."""
         inner = self.inner(name)

@@ -43,6 +43,7 @@ from vds.ops.rebuilding import PATHS_SHOWN_MAX, Making, RebuildGap, RebuildRepor
 from vds.ops.rebuildlines import list_lines
 from vds.ops.rebuildlog import StoreLog
 from vds.ops.rebuildplaces import place_blobs, place_late, save_going
+from vds.ops.rebuildruns import remake_runs
 from vds.progress import Progress
 
 FORMAT_TRIES_MAX = 100
@@ -140,6 +141,7 @@ def _remake(making: Making, log: StoreLog) -> None:
         Replay(making, line, checkpoints.get(line.uid, ())).run()
     making.flush_lists()
     remake_datasets(making)
+    remake_runs(making)
     making.sink.run(count_rows)
     save_going(making, log.erased)
     if _lacks_objects(making):

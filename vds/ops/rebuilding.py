@@ -22,7 +22,7 @@ LISTS_BATCH = 1000
 
 COUNTED = ("namespaces", "versions", "entries", "datasets", "events", "blobs", "objects", "copied")
 
-GapKind = Literal["log", "claim", "journal", "changes", "checkpoint", "events", "blob", "object"]
+GapKind = Literal["log", "claim", "journal", "changes", "checkpoint", "events", "run", "blob", "object"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class RebuildGap:
     Attributes:
         kind: `log` a record of the store's log · `claim` a namespace's name · `journal` a version's record, it and those after it
             are not visible · `changes` a change list, the files of `versions` are not known · `checkpoint` one that cannot be
-            used · `events` a dataset's event, it and those after it are not visible · `blob` a blob of which nothing says what it
-            holds · `object` files of `versions` whose bytes are nowhere.
+            used · `events` a dataset's event, it and those after it are not visible · `run` a run's record · `blob` a blob of
+            which nothing says what it holds · `object` files of `versions` whose bytes are nowhere.
         key: of the blob; of an object its digest.
         detail: what is wrong.
         name: of the namespace or dataset; empty where there is none.

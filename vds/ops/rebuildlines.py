@@ -16,6 +16,7 @@ from vds.model.batch import batched
 from vds.model.checkpoint import CheckpointKey, holds_everything
 from vds.model.claim import NamespaceClaim
 from vds.model.moment import micros_of
+from vds.model.run import RUN_FIELD
 from vds.model.ulid import is_ulid, ulid_ms
 from vds.model.version import NO_PARENT, ChangeListRef, VersionRecord, journal_key
 from vds.ops.rebuilding import Making
@@ -244,7 +245,7 @@ def _add_version(making: Making, line: Line, item: Found[VersionRecord]) -> None
         json.dumps(dict(record.labels), sort_keys=True),
         json.dumps(dict(record.provenance), sort_keys=True),
         *(record.added, record.modified, record.removed, record.file_count, record.size_bytes),
-        *(None, expired_us, gone_us, gone_us),
+        *(None, expired_us, gone_us, gone_us, record.provenance.get(RUN_FIELD)),
     )
     making.sink.add("version", [row], weight_bytes=len(item.body))
     making.count("versions")

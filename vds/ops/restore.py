@@ -1,7 +1,8 @@
-"""Undo: rollback to an earlier version, revert of one version. Both make a new version; history is never rewritten."""
+"""Undo: rollback to an earlier version, revert of one version, undo of one run. Each makes a new version; history stays."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vds.engine.commit import CommitRequest
@@ -13,6 +14,7 @@ from vds.index.database import Connection
 from vds.index.datasets import tags_showing
 from vds.index.plan import Area, Left, find_left, mark_changed, stage_restore
 from vds.index.stores import NamespaceRow
+from vds.index.undo import stage_undo
 
 
 @dataclass
@@ -63,6 +65,24 @@ class RevertPlan:
     def request(self, doors: Doors, opened: Session, intent: Intent) -> CommitRequest:
         """Return the commit: any later change to one of its paths is a conflict."""
         return request(doors, opened, intent, "revert", on_touched="conflict", plan=self)
+
+
+@dataclass
+class UndoPlan:
+    """Works out what a namespace would be without the writes of some runs; what others wrote since stays."""
+
+    area: Area
+    runs: Sequence[str]
+    left: Left = field(default_factory=Left)
+
+    def __call__(self, connection: Connection, base: int) -> None:
+        """Stage the state before the runs of each path that they were the last to change."""
+        stage_undo(connection, self.area, base, self.runs)
+        self.left = find_left(connection, self.area, base, differing=False)
+
+    def request(self, doors: Doors, opened: Session, intent: Intent) -> CommitRequest:
+        """Return the commit: whatever others commit meanwhile is looked at."""
+        return request(doors, opened, intent, "rollback", on_touched="exact", plan=self, prefix="")
 
 
 @dataclass(frozen=True, slots=True)

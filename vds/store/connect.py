@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -31,8 +31,10 @@ from vds.ops.rebuilding import RebuildReport
 from vds.progress import open_progress
 from vds.store.handle import Address, Handle, find_handle, keep_handle
 from vds.store.kept import find_offline
+from vds.store.run import Run
 from vds.store.store import Store
 from vds.store.transaction import TOKEN_PREFIX, Transaction
+from vds.store.version import Version
 
 INDEX_PLACE = Path(".vds-index") / "index.sqlite"
 """Where a directory store keeps its embedded index; the directory driver lists no name that begins with a dot."""
@@ -106,6 +108,22 @@ def join(token: str) -> Transaction:
     except (ValueError, KeyError, TypeError, RecursionError) as err:  # binascii's error is a ValueError
         raise InvalidInputError("this is not a transaction token", hint="pass tx.token, or what vds tx begin printed") from err
     return Transaction.joined(find_handle(address, reopen), upload)
+
+
+def run(
+    name: str,
+    *,
+    inputs: Iterable[Version | str] | Mapping[str, Version | str] = (),
+    params: Mapping[str, object] | None = None,
+    store: Store | str | os.PathLike[str] | None = None,
+) -> Run:
+    """Begin a run in a store: an open one, one by its url, or the one that `connect` finds; see `Store.run`.
+
+    Raises:
+        NotFoundError: no store is configured, or there is no such input.
+    """
+    opened = store if isinstance(store, Store) else connect(store)
+    return opened.run(name, inputs=inputs, params=params)
 
 
 def upgrade_index(

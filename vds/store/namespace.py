@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -27,7 +27,7 @@ from vds.model.patterns import Patterns
 from vds.model.ref import Point, parse_name, parse_point
 from vds.model.version import NO_PARENT
 from vds.ops.copy import CopyPlan
-from vds.ops.restore import RevertPlan, RollbackPlan, find_tags_left
+from vds.ops.restore import RevertPlan, RollbackPlan, UndoPlan, find_tags_left
 from vds.ops.upload import (
     Base,
     RowsOutdatedError,
@@ -221,6 +221,20 @@ class Namespace:
             left = find_tags_left(doors, opened.namespace, target.number, end, committed.number)
         result.tags_left_behind.extend(left)
         return result
+
+    def undo_runs(self, runs: Sequence[str], *, message: str, dry_run: bool = False) -> UploadResult:
+        """Make a new version without what some runs wrote; what others wrote since stays. See `Store.rollback_run`.
+
+        Raises:
+            NotFoundError: a version that one of theirs followed has expired.
+        """
+        started = time.monotonic()
+        intent = self._handle.intent(message=message, allow_shrink=True)
+        doors = self._handle.doors
+        with session(doors, self.name, intent) as opened:
+            made = UndoPlan(opened.area, runs)
+            committed = _carry_out(doors, opened, made.request(doors, opened, intent), dry_run=dry_run)
+        return self._result(opened, committed, made.left, EntryPath(""), started, dry_run=dry_run)
 
     def latest(self) -> Version:
         """Return the newest visible version; version 0, which is empty, when nothing was committed yet.

@@ -4,33 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from os import PathLike
 from typing import Any, TypeVar
 
 from vds.engine.doors import Doors
 from vds.engine.resolve import Resolution, resolve_point
 from vds.engine.view import View
-from vds.errors import DownloadError, InvalidInputError, VdsError
-from vds.index.entries import At, read_changes_between
+from vds.errors import DownloadError, InvalidInputError, NotFoundError, VdsError
+from vds.index.entries import At, count_closed, read_changes_between
 from vds.index.stores import NamespaceRow
-from vds.index.versions import VersionRow
+from vds.index.versions import VersionRow, get_named
 from vds.model.digest import Digest
 from vds.model.entry import Change, Entry
 from vds.model.path import directory_path, join, relative_to
 from vds.model.patterns import PathFilter, Patterns, path_filter
 from vds.model.ref import Point
+from vds.model.run import RUN_FIELD
 from vds.ops.checkout import CheckoutResult, checkout
 from vds.ops.download import DownloadResult, download
 from vds.ops.export import ExportResult, Origin, export
 from vds.ops.placing import ObjectSource
+from vds.ops.runs import find_users
+from vds.ops.runs import get as get_run
 from vds.ops.share import Shared, share
 from vds.ops.verify import VerifyReport, verify
 from vds.progress import open_progress
 from vds.store.files import VersionFiles
 from vds.store.handle import Handle
 from vds.store.pinned import Pinned
+from vds.store.runs import RunInfo, run_info, unknown_run
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """Files that a later version replaced or removed.
+
+    Attributes:
+        version: that had written them.
+        files: how many.
+    """
+
+    version: Version
+    files: int
 
 
 class Version(VersionFiles):
@@ -64,6 +82,23 @@ class Version(VersionFiles):
             return None
         return Version(self._handle, resolve_point(self._doors, self.namespace, Point(number=self.number - 1)), self._path)
 
+    @property
+    def produced_by(self) -> RunInfo | None:
+        """The run that wrote it; None when it was written outside any."""
+        row = self._row
+        uid = row.provenance.get(RUN_FIELD, "")
+        if not uid:
+            return None
+        try:
+            return run_info(get_run(self._doors, uid))
+        except NotFoundError:  # of another store, or its records were lost
+            return unknown_run(uid, row.author, row.created_at, row.provenance)
+
+    def used_by(self) -> list[RunInfo]:
+        """Return the runs that have read it, or a part of it, oldest first."""
+        found = {facts.row.uid: run_info(facts) for facts, _ in find_users(self._doors, self._resolved.namespace, self.number)}
+        return list(found.values())
+
     def diff(self, base: Version | None = None, path: str = "") -> list[Change]:
         """Return what changed from `base` (by default the parent) to this version, below `path`, by path."""
         earlier = base if base is not None else self.parent
@@ -77,6 +112,17 @@ class Version(VersionFiles):
                 Change(relative_to(found, self._path), self._maybe(before), self._maybe(after))
                 for found, before, after in read_changes_between(connection, earlier._at, self._at, place)
             ]
+
+    def replaced(self) -> list[Replaced]:
+        """Return what this version took the place of, or removed: how many files of which versions, the newest first.
+
+        It costs the changes, not the files. The versions that had written them still hold them, those that expired excepted.
+        """
+        with self._doors.index.read() as connection:
+            counts = count_closed(connection, self._at)
+            rows = [get_named(connection, self._resolved.namespace, number) for number, _ in counts]
+        versions = [Version.of(self._handle, self._resolved.namespace, row) for row in rows]
+        return [Replaced(version, files) for version, (_, files) in zip(versions, counts, strict=True)]
 
     def download(
         self,
