@@ -47,7 +47,7 @@ SHARED_OPS = {
     *("counting", "deleting", "repacking", "placing", "compare", "survey", "exporting", "putting", "ranges", "pieces"),
     *("findings", "checklines", "checklog", "checkreplay", "checktables", "checkblobs", "checkbytes"),  # of vds fsck
     *("damagenotes", "damagetouch", "mending", "mendrecords", "goodcopies"),
-    *("rebuilding", "rebuildlog", "rebuildplaces", "rebuildlines", "rebuildentries", "rebuilddatasets"),
+    *("rebuilding", "rebuildlog", "rebuildplaces", "rebuildlines", "rebuildentries", "rebuilddatasets", "rebuildruns"),
 }
 """What several verbs are made of; any other verb imports no sibling."""
 
@@ -57,6 +57,7 @@ DOORS = {
     "psycopg": (),
     "azure": (
         *("vds.blobs.azure", "vds.blobs.sdk", "vds.blobs.credential", "vds.blobs.share", "vds.blobs.export"),
+        "vds.blobs.plainazure",
         "vds.blobs.entra",  # tokens for the index's database, from the same credentials
     ),
     "sqlite3": ("vds.index.", "vds.files."),
@@ -71,6 +72,7 @@ THREADS = ("vds.pipeline", "vds.helper")
 
 LATE_IMPORTS = {
     "vds.blobs.open": {"vds.blobs.azure"},  # the Azure SDK takes half a second to load
+    "vds.blobs.plain": {"vds.blobs.plainazure"},  # likewise
     "vds.ops.exporting": {"vds.blobs.export"},  # likewise, for an export to a directory
     "vds.blobs.checks": {"awscrt.checksums"},  # takes 30 ms, and may be missing
     "vds.ops.open": {"vds.index.migrate"},  # Alembic takes a quarter of every start, and is needed once a store

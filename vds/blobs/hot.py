@@ -121,16 +121,24 @@ class HotCalls:
         answer = self._put(asked, path, body, {"comp": "blocklist"}, headers)
         return answer.headers.get("etag") if answer is not None else None
 
-    def get_range(self, asked: Asked, path: str, offset_bytes: int, length_bytes: int | None) -> bytes | None:
+    def get_range(self, asked: Asked, path: str, offset_bytes: int, length_bytes: int | None, *, etag: str = "") -> bytes | None:
         """Return `length_bytes` (not 0) from `offset_bytes`, or all that follows when it is None; None: the SDK must be asked.
+
+        Args:
+            asked: what for.
+            path: of the blob.
+            offset_bytes: where it begins.
+            length_bytes: how much.
+            etag: of the blob that is meant; empty for whatever is there. A blob that others made may be one that is encoded, and
+                is then read as it is stored.
 
         Raises:
             UnavailableError: no try got through.
         """
-        request = _range_request(path, offset_bytes, length_bytes)
+        request = _range_request(path, offset_bytes, length_bytes, etag)
         bytes_max = WHOLE_BYTES_MAX if length_bytes is None else length_bytes
         answer = self._send(asked, request, b"", bytes_max)
-        if answer is None or answer.status != 206 or answer.body is None or "content-encoding" in answer.headers:
+        if answer is None or answer.status != 206 or answer.body is None or ("content-encoding" in answer.headers and not etag):
             return None
         body = answer.body
         # "bytes 0-4/5": where it begins, where it ends, and what the whole blob has.
@@ -239,9 +247,10 @@ class HotCalls:
             self._rests_until_s = self._clock() + REST_S
 
 
-def _range_request(path: str, offset_bytes: int, length_bytes: int | None) -> Request:
+def _range_request(path: str, offset_bytes: int, length_bytes: int | None, etag: str = "") -> Request:
     last = "" if length_bytes is None else str(offset_bytes + length_bytes - 1)
-    return Request("GET", path, headers={"x-ms-range": f"bytes={offset_bytes}-{last}"})
+    condition = {"if-match": f'"{etag}"'} if etag else {}
+    return Request("GET", path, headers={"x-ms-range": f"bytes={offset_bytes}-{last}", **condition})
 
 
 def _encoded(block_id: str) -> str:

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NoReturn
 
 from vds.blobs.driver import Blob, Block, Buffer, check_key, check_metadata, no_signing_error
@@ -28,6 +28,7 @@ class _Stored:
     body: bytes
     etag: str
     metadata: Mapping[str, str]
+    modified_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def describe(self, key: str) -> Blob:
         return Blob(key, len(self.body), self.etag, dict(self.metadata))
