@@ -21,6 +21,7 @@ from vds.blobs.credential import Credential, choose_credential
 from vds.blobs.driver import Blob, BlobDriver, Buffer
 from vds.blobs.location import AzureLocation
 from vds.blobs.objects import DIGEST_METADATA
+from vds.blobs.outside import unrouted
 from vds.errors import AccessDeniedError, ConflictError
 from vds.model.digest import Digest
 from vds.model.format import format_key
@@ -39,7 +40,8 @@ def open_path_blobs(location: AzureLocation, store: BlobDriver, credential: obje
     Raises:
         InvalidInputError: the credential is none we know, or would be readable on the way.
     """
-    neighbour = store if isinstance(store, AzureDriver) and store._location.account_url == location.account_url else None
+    own = unrouted(store)
+    neighbour = own if isinstance(own, AzureDriver) and own._location.account_url == location.account_url else None
     if credential is None and not location.sas and neighbour is not None:
         return PathBlobs(location, neighbour._credential, neighbour)
     return PathBlobs(location, choose_credential(location, credential, os.environ), neighbour)

@@ -18,6 +18,7 @@ from urllib.request import url2pathname
 
 from vds.blobs.driver import BlobDriver
 from vds.blobs.open import open_driver
+from vds.blobs.outside import RoutedDriver
 from vds.config import data_directory, find_store_settings, is_network_file_system
 from vds.engine.doors import Doors
 from vds.errors import FormatError, InvalidInputError, UnavailableError
@@ -75,7 +76,7 @@ def connect(
     settings = find_store_settings(None if url is None else os.fspath(url), index)
     if create and read_only:
         raise InvalidInputError("create=True writes, read_only=True forbids it", hint="create the store first")
-    blobs = open_driver(settings.url, credential)
+    blobs = RoutedDriver(open_driver(settings.url, credential))
     try:
         record = find_format(blobs, read_only=read_only)
         if record is None:
@@ -139,7 +140,7 @@ def upgrade_index(
     from vds.index.migrate import upgrade  # here, since alembic takes a quarter of every start-up
 
     settings = find_store_settings(None if url is None else os.fspath(url), index)
-    blobs = open_driver(settings.url, credential)
+    blobs = RoutedDriver(open_driver(settings.url, credential))
     record = find_format(blobs, read_only=False)
     if record is None:
         raise not_a_store(blobs.url)
@@ -181,7 +182,7 @@ def rebuild_index(
     from vds.ops.rebuild import NewIndex, rebuild  # here, since it needs alembic: a quarter of every start-up
 
     settings = find_store_settings(None if url is None else os.fspath(url), index)
-    blobs = open_driver(settings.url, credential)
+    blobs = RoutedDriver(open_driver(settings.url, credential))
     record = find_format(blobs, read_only=False)
     if record is None:
         raise not_a_store(blobs.url)
@@ -212,7 +213,7 @@ def find_grants(
     """
     settings = find_store_settings(None if url is None else os.fspath(url), index)
     named = settings.index
-    blobs = open_driver(settings.url, credential)
+    blobs = RoutedDriver(open_driver(settings.url, credential))
     if named is None:
         record = find_format(blobs, read_only=True)
         if record is None:
@@ -223,7 +224,7 @@ def find_grants(
 
 def reopen(address: Address) -> Doors:
     """Open the doors of a store whose address travelled without its secrets: they are found as `connect` finds them."""
-    blobs = open_driver(address.url)
+    blobs = RoutedDriver(open_driver(address.url))
     record = find_format(blobs, read_only=address.read_only)
     if record is None:
         raise not_a_store(address.url)
@@ -233,7 +234,7 @@ def reopen(address: Address) -> Doors:
 
 
 def _open_for_reading(url: str, index: str | None, credential: object) -> Doors:
-    blobs = open_driver(url, credential)
+    blobs = RoutedDriver(open_driver(url, credential))
     record = find_format(blobs, read_only=True)
     if record is None:
         raise not_a_store(blobs.url)

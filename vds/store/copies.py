@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vds.blobs.location import DirectoryLocation, parse_location
 from vds.blobs.open import open_driver
+from vds.blobs.outside import RoutedDriver
 from vds.errors import InvalidInputError
 from vds.model.format import FORMAT_PREFIX
 from vds.ops.goodcopies import ContainerCopies, GoodCopies, LocalCopies, NoCopies
@@ -37,7 +38,7 @@ def open_copies(place: str | os.PathLike[str] | None) -> Iterator[GoodCopies]:
         if not (root / FORMAT_PREFIX).is_dir():
             yield LocalCopies(root)
             return
-    blobs = open_driver(text if location is not None else os.path.abspath(text))
+    blobs = RoutedDriver(open_driver(text if location is not None else os.path.abspath(text)))
     try:
         if find_format(blobs, read_only=True) is None:
             raise not_a_store(blobs.url)

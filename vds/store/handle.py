@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 
 from vds.blobs.driver import BlobDriver
 from vds.blobs.open import open_driver
+from vds.blobs.outside import RoutedDriver
 from vds.engine.doors import Doors
 from vds.engine.session import Intent
 from vds.files.cache import Cache, open_cache
@@ -94,7 +95,7 @@ class Handle:
             return opened.blobs if isinstance(opened, Doors) else opened
         with self._lock:
             if self._blobs is None:
-                self._blobs = open_driver(self.address.url)
+                self._blobs = RoutedDriver(open_driver(self.address.url))
             return self._blobs
 
     @cached_property

@@ -14,6 +14,7 @@ from typing import Any
 
 from vds.blobs.driver import BlobDriver
 from vds.blobs.open import open_driver
+from vds.blobs.outside import RoutedDriver
 from vds.config import find_store_settings
 from vds.engine.doors import Doors
 from vds.engine.resolve import Resolution
@@ -55,7 +56,7 @@ def open_version(
         UnavailableError: the container does not answer.
     """
     parsed, path = parse_ref_path(ref)
-    blobs = open_driver(find_store_settings(None if url is None else os.fspath(url)).url, credential)
+    blobs = RoutedDriver(open_driver(find_store_settings(None if url is None else os.fspath(url)).url, credential))
     try:
         record = find_format(blobs, read_only=True)
         if record is None:
