@@ -42,6 +42,10 @@ _KEEP_OUT_HINT = (
 )
 
 
+class NoStoreError(NotFoundError):
+    """No store is named anywhere: not on the call, not in VDS_STORE, not in a settings file."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
     """Which store to open.
@@ -81,7 +85,8 @@ def find_store_settings(
     The index is what is passed, else VDS_INDEX, else what stands beside the url that was chosen, else None.
 
     Raises:
-        NotFoundError: no store is named anywhere, or a bare word is no configured name.
+        NoStoreError: no store is named anywhere.
+        NotFoundError: a bare word is no configured name.
         InvalidInputError: VDS_STORE is empty; a settings file does not parse, has an unknown key, or holds a secret.
     """
     environ = os.environ if environ is None else environ
@@ -97,7 +102,7 @@ def find_store_settings(
             url, own_index = file.default
             index = index or own_index
             return StoreSettings(url, index, str(file.path)) if is_location(url) else _named(url, index, str(file.path), files)
-    raise NotFoundError("no store is configured", hint=_INIT_HINT)
+    raise NoStoreError("no store is configured", hint=_INIT_HINT)
 
 
 def _named(text: str, index: str | None, source: str, files: list[_File]) -> StoreSettings:

@@ -37,6 +37,7 @@ LAYERS = {
     "store": 6,
     "pins": 7,
     "fs": 8,
+    "azureml": 8,
     "": 7,  # vds/__init__.py, which names what is public
     "demo": 8,  # a user of the public names, which `vds demo` runs
     "cli": 9,

@@ -110,6 +110,7 @@ SIGNATURES: dict[str, tuple[object, str]] = {
         "self, url, path='', *, allow_patterns=None, ignore_patterns=None, overwrite=False, credential=None,"
         " show_progress=True, dry_run=False",
     ),
+    "Version.replaced": (Version.replaced, "self"),
     "Version.diff": (Version.diff, "self, base=None, path=''"),
     "Version.verify": (Version.verify, "self, sample=None, *, show_progress=False"),
     "Dataset.register": (Dataset.register, "self, source, path='', *, tags=(), description=None, labels=None"),
@@ -117,6 +118,7 @@ SIGNATURES: dict[str, tuple[object, str]] = {
     "Dataset.untag": (Dataset.untag, "self, tag, *, reason='', expected=None"),
     "Dataset.tags": (Dataset.tags, "self"),
     "Dataset.releases": (Dataset.releases, "self"),
+    "Dataset.release": (Dataset.release, "self, target='latest'"),
     "Dataset.history": (Dataset.history, "self, tag=None"),
     "Dataset.get": (Dataset.get, "self, target"),
     "Dataset.latest": (Dataset.latest, "self"),

@@ -182,6 +182,14 @@ class Dataset:
             rows = list_releases(connection, self._row(connection))
         return [self._release(row) for row in rows]
 
+    def release(self, target: int | str = LATEST) -> Release:
+        """Return one release, by number, tag or "latest"; the version of it may have expired, except of the latest.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        return self._resolved(parse_release(self.name, target))
+
     def history(self, tag: str | None = None) -> list[TagEvent]:
         """Return every registration and tag move (of one tag), newest first.
 
@@ -229,10 +237,11 @@ class Dataset:
             if target.dataset.casefold() != self.name.casefold():
                 raise InvalidInputError(f"{target.uri} is not a release of {self.name!r}")
             target = target.number
-        is_release = isinstance(target, str) and (parse_int(target) is not None or target == LATEST)
-        if not isinstance(target, int) and not is_release:
-            return self.register(target)
-        ref = DatasetRef(self.name, release=target) if isinstance(target, int) else parse_release(self.name, str(target))
+        if isinstance(target, int) or (isinstance(target, str) and (parse_int(target) is not None or target == LATEST)):
+            return self._resolved(parse_release(self.name, target))
+        return self.register(target)
+
+    def _resolved(self, ref: DatasetRef) -> Release:
         resolution = resolve(self._handle.doors, ref)
         assert resolution.release is not None
         return self._release(resolution.release)

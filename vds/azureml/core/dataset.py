@@ -1,0 +1,5 @@
+"""Datasets, by name."""
+
+
+class Dataset:
+    """Makes and finds datasets."""
