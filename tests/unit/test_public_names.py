@@ -11,7 +11,7 @@ import pytest
 
 import vds
 from vds.model.entry import Change, Entry
-from vds.store import Dataset, Lock, Namespace, Part, Release, Store, Transaction, UploadResult, Version
+from vds.store import Dataset, Lock, Namespace, Part, Release, Store, Transaction, UploadResult, Version, plain
 from vds.store.store import Resolved
 
 SIGNATURES: dict[str, tuple[object, str]] = {
@@ -56,6 +56,17 @@ SIGNATURES: dict[str, tuple[object, str]] = {
         "self, files, relative_root=None, target_path=None, overwrite=True, show_progress=True, *, message='', labels=None,"
         " mirror=False, expected_parent=None, allow_shrink=False, dry_run=False",
     ),
+    "Namespace.adopt": (
+        Namespace.adopt,
+        "self, url, prefix='', target_path=None, *, message='', labels=None, credential=None, expected_parent=None,"
+        " show_progress=True, dry_run=False",
+    ),
+    "plain.open_plain": (plain.open_plain, "url, credential=None"),
+    "PlainContainer.list": (plain.PlainContainer.list, "self, prefix=''"),
+    "PlainContainer.find": (plain.PlainContainer.find, "self, name"),
+    "PlainContainer.download": (plain.PlainContainer.download, "self, blob, target"),
+    "PlainContainer.read_bytes": (plain.PlainContainer.read_bytes, "self, blob, offset=0, size=None"),
+    "PlainContainer.close": (plain.PlainContainer.close, "self"),
     "Namespace.copy": (
         Namespace.copy,
         "self, source, target_path='', *, mirror=False, message='', labels=None, expected_parent=None, allow_shrink=False",
@@ -132,6 +143,7 @@ PROPERTIES: dict[type, set[str]] = {
         *("provenance", "file_count", "size_bytes", "path", "uri"),
     },
     UploadResult: {"uri"},
+    plain.PlainContainer: {"url"},
     Release: {"path", "uri"},
     Entry: {"is_executable"},
     Change: {"kind"},
@@ -141,6 +153,7 @@ FIELDS: dict[type, list[str]] = {
     Resolved: ["requested", "namespace", "number", "digest", "release", "path", "pinned"],
     Entry: ["path", "digest", "size_bytes", "mode", "modified_ns"],
     Change: ["path", "before", "after"],
+    plain.PlainBlob: ["name", "size_bytes", "etag", "modified_at"],
     Release: ["dataset", "number", "version", "created_at", "author", "description", "labels"],
 }
 

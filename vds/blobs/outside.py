@@ -29,10 +29,13 @@ from vds.blobs.plain import (
     named_credential,
     open_plain_driver,
 )
+from vds.blobs.records import Gap, PlacedBlob, Stream
 from vds.errors import AccessDeniedError, CorruptionError, InvalidInputError, NotFoundError
-from vds.model.adoption import AdoptedBlob, AdoptionRecord, is_record_key, split_key
+from vds.model.adoption import ADOPTED_PREFIX, AdoptedBlob, AdoptionRecord, adopted_key, is_record_key, split_key
+from vds.model.content import Member
 from vds.model.digest import Digest
 from vds.pace import Pace
+from vds.pipeline import parallel_map
 
 RECORDS_KEPT = 256
 """About 100 KB each in memory."""
@@ -80,6 +83,32 @@ def read_adoption(driver: BlobDriver, key: str) -> AdoptionRecord:
         raise CorruptionError(f"adoption record {key!r} is missing: nobody knows where its blobs lie", hint=_MEND) from err
 
 
+def list_adoptions(driver: BlobDriver, keys: Sequence[str] | None = None) -> Stream[tuple[str, AdoptionRecord] | Gap]:
+    """Yield the records of adopted blobs, each with its key, the newest first: what is in two of them lies where the newer says.
+
+    Args:
+        driver: of the store.
+        keys: those to read; None for all.
+    """
+
+    def read(key: str) -> tuple[str, AdoptionRecord] | Gap:
+        try:
+            return key, read_adoption(driver, key)
+        except CorruptionError as err:
+            return Gap(key, "damaged", err.message)
+
+    found = [blob.key for blob in driver.list_blobs(ADOPTED_PREFIX)] if keys is None else list(keys)
+    return parallel_map(read, sorted(found, reverse=True))
+
+
+def placed_blobs(key: str, record: AdoptionRecord) -> list[PlacedBlob]:
+    """Return what stands for the blobs of a record, and what each of them holds."""
+    return [
+        PlacedBlob(adopted_key(key, number), one.size_bytes, one.etag, [Member(one.digest, 0, one.size_bytes)])
+        for number, one in enumerate(record.blobs)
+    ]
+
+
 def home_of(driver: BlobDriver) -> Location:
     """Return where a store's own container is."""
     location = parse_location(driver.url)
@@ -124,7 +153,7 @@ class RoutedDriver:
         record = self._record(parts[0])
         if parts[1] >= len(record.blobs):
             raise CorruptionError(f"adoption record {parts[0]!r} has no blob {parts[1]}", hint="run: vds fsck")
-        return Outside(record.container or container_url(home_of(self.inner)), record.blobs[parts[1]])
+        return Outside(self.whole_place(record), record.blobs[parts[1]])
 
     def open_outside(self, container: str) -> PlainDriver:
         """Return the driver of a container that a record names.
@@ -141,6 +170,10 @@ class RoutedDriver:
             _check_allowed(home_of(self.inner), location, container)
             known = self._drivers[container] = (given, open_plain_driver(location, given, self.inner))
         return known[1]
+
+    def whole_place(self, record: AdoptionRecord) -> str:
+        """Return the address of the container that a record is about."""
+        return record.container or container_url(home_of(self.inner))
 
     def look_outside(self, outside: Outside) -> PlainBlob | None:
         """Return what is there now under an adopted blob's name, or None."""
@@ -171,7 +204,7 @@ class RoutedDriver:
 
     def find_blob(self, key: str) -> Blob | None:
         """Return what is there; of an adopted blob, size and etag as they are now. None also where its record is gone."""
-        if not key.startswith("adopted/") or is_record_key(key):
+        if not key.startswith(ADOPTED_PREFIX) or is_record_key(key):
             return self.inner.find_blob(key)
         try:
             outside = self.find_outside(key)
@@ -186,7 +219,7 @@ class RoutedDriver:
         Raises:
             AdoptedChangedError: it is not any more.
         """
-        outside = self.find_outside(key) if key.startswith("adopted/") else None
+        outside = self.find_outside(key) if key.startswith(ADOPTED_PREFIX) else None
         if outside is None:
             return self.inner.read_range(key, offset_bytes, length_bytes)
         blob = outside.blob
@@ -207,7 +240,7 @@ class RoutedDriver:
 
     def read_range_into(self, key: str, offset_bytes: int, target: memoryview) -> None:
         """Fill `target`; as `read_range`."""
-        if key.startswith("adopted/"):
+        if key.startswith(ADOPTED_PREFIX):
             target[:] = self.read_range(key, offset_bytes, len(target))
         else:
             self.inner.read_range_into(key, offset_bytes, target)

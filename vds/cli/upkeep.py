@@ -235,9 +235,12 @@ def _answer_erase(shell: Shell, report: EraseReport) -> None:
                 for place in report.places
             ],
             "deleted_keys": report.deleted_keys,
+            "outside": report.outside,
             "dry_run": report.dry_run,
         },
     )
+    for place in report.outside:
+        shell.note(f"vds does not delete what it adopted; delete it yourself: plain blob {place}")
     if report.dry_run:
         shell.note("nothing was changed; do it with --yes. It cannot be undone")
     else:

@@ -1,4 +1,4 @@
-"""Where the contents of a version lie, found in the container alone: in the keys of whole objects and the footers of packs.
+"""Where the contents of a version lie, found in the container alone: keys of whole objects, footers of packs, adoptions.
 
 It asks for no more than it needs: large objects are looked up by their digests; of packs the footers are read, those first that
 were made just before the version, until nothing is missing. Blobs that the store's log calls deleted come last: one of them may
@@ -15,7 +15,9 @@ from operator import itemgetter
 
 from vds.blobs.driver import Blob, BlobDriver
 from vds.blobs.objects import DIGEST_METADATA, OBJECT_PREFIX, PACK_PREFIX, STREAM_PREFIX, is_stream_key, object_key
+from vds.blobs.outside import list_adoptions, placed_blobs
 from vds.blobs.packs import MEMBER_BYTES_END, read_footer
+from vds.blobs.records import Gap
 from vds.errors import CorruptionError, NotFoundError
 from vds.files.replay import Replay
 from vds.model.content import Member
@@ -47,6 +49,8 @@ def find_places(driver: BlobDriver, replay: Replay, committed_at: datetime) -> i
             _find_in_packs(driver, replay, is_avoided, micros_of(committed_at) // 1000)
         if replay.count_missing():
             _take(replay, driver.list_blobs(STREAM_PREFIX), is_avoided)
+        if replay.count_missing():
+            _find_adopted(driver, replay, is_avoided)
     return replay.count_missing()
 
 
@@ -67,6 +71,17 @@ def _take(replay: Replay, blobs: Iterable[Blob], is_avoided: bool) -> None:
         digest = _digest_of(blob)
         if digest is not None and replay.is_avoided(blob.key) is is_avoided:
             replay.place(blob.key, [Member(digest, 0, blob.size_bytes)])
+
+
+def _find_adopted(driver: BlobDriver, replay: Replay, is_avoided: bool) -> None:
+    with closing(list_adoptions(driver)) as records:
+        for item in records:
+            if isinstance(item, Gap):
+                _log.warning("record %s is left out: %s", item.key, item.detail)
+                continue
+            for blob in placed_blobs(*item):
+                if replay.is_avoided(blob.key) is is_avoided:
+                    replay.place(blob.key, blob.members)
 
 
 def _digest_of(blob: Blob) -> bytes | None:

@@ -20,6 +20,7 @@ from vds.index.damage import drop_healed, find_damaged
 from vds.index.database import now_sql, now_us
 from vds.index.schema import blob
 from vds.index.sql import text
+from vds.model.adoption import ADOPTED_PREFIX
 from vds.model.batch import batched
 from vds.model.checks import Checks
 from vds.model.content import Member
@@ -48,7 +49,9 @@ _LOOKUP = text(
 ).bindparams(bindparam("digests", expanding=True))
 
 
-_WHOLE = "NOT EXISTS (SELECT 1 FROM damage d WHERE d.store_id = o.store_id AND d.digest = o.digest)"
+# What lies in a blob that others may change at any time must not be counted on: its bytes are sent, and the placement moves.
+_OURS = "substr(b.key, 1, 8) <> 'adopted/'"
+_WHOLE = f"{_OURS} AND NOT EXISTS (SELECT 1 FROM damage d WHERE d.store_id = o.store_id AND d.digest = o.digest)"
 _LIVE_SQLITE = (
     "SELECT o.digest FROM object o JOIN blob b ON b.id = o.blob_id WHERE o.store_id = ? AND b.state = 'live'"
     f" AND o.digest IN ({', '.join('?' * LOOKUP_BATCH)}) AND {_WHOLE}"
@@ -80,7 +83,7 @@ _KEYS = text("SELECT id, key FROM blob WHERE id IN :ids").bindparams(bindparam("
 
 
 def find_live(connection: Connection, store_id: int, digests: Iterable[bytes]) -> set[bytes]:
-    """Return which of these objects need not be sent: those with a live blob, and not damaged; served by pk_object."""
+    """Return which of these objects need not be sent: those with a live blob of our own, not damaged; served by pk_object."""
     found: set[bytes] = set()
     statement = _LIVE_SQLITE if connection.dialect.name == "sqlite" else _LIVE_POSTGRES
     for batch in batched(digests, LOOKUP_BATCH):
@@ -143,7 +146,8 @@ def finish_blob(
 ) -> bool:
     """Make a pending blob live and place its members, each unless a live placement of it exists that is not known as damaged.
 
-    The checks are of its one member: they are the content's, whatever becomes of the placement.
+    A placement in an adopted blob does not count either, unless this one is adopted too. The checks are of its one member: they
+    are the content's, whatever becomes of the placement.
 
     Returns False, and changes nothing, when the blob is no longer this upload's to finish. A blob none of whose members
     was placed is condemned at once: others had stored the same content meanwhile.
@@ -165,9 +169,10 @@ def finish_blob(
     is_new = bool(members) and _place_new(connection, store_id, blob_id, ordered) == len(members)
     taken = {} if is_new else find_placements(connection, store_id, (member.digest for member in ordered))
     stale = [m for m in ordered if m.digest in taken and taken[m.digest].blob_id != blob_id]
-    stale = [m for m in stale if taken[m.digest].state != "live" or m.digest in damaged]
+    replaced = damaged | _find_outside(connection, blob_id, {m.digest: taken[m.digest] for m in stale})
+    stale = [m for m in stale if taken[m.digest].state != "live" or m.digest in replaced]
     if stale:
-        _replace_stale(connection, store_id, blob_id, stale, taken, damaged)
+        _replace_stale(connection, store_id, blob_id, stale, taken, replaced)
         taken = find_placements(connection, store_id, (member.digest for member in ordered))
     if damaged:
         drop_healed(connection, store_id, blob_id, damaged)
@@ -180,6 +185,14 @@ def finish_blob(
             {"id": blob_id, "now": now_us(connection)},
         )
     return True
+
+
+def _find_outside(connection: Connection, blob_id: int, taken: Mapping[bytes, PlacementRow]) -> set[bytes]:
+    """Return which of these objects are placed in an adopted blob, unless the one that has just arrived is adopted itself."""
+    outside = {digest for digest, place in taken.items() if place.key.startswith(ADOPTED_PREFIX)}
+    if outside and find_keys(connection, [blob_id])[blob_id].startswith(ADOPTED_PREFIX):
+        return set()
+    return outside
 
 
 def _drop_erased(connection: Connection, store_id: int, blob_id: int) -> None:
@@ -240,9 +253,9 @@ def _replace_stale(
     blob_id: int,
     stale: Sequence[Member],
     taken: Mapping[bytes, PlacementRow],
-    damaged: Collection[bytes],
+    replaced: Collection[bytes],
 ) -> None:
-    """Move the placements of objects that are damaged, or whose blob is going away, to the new blob; both rows are held."""
+    """Move the placements of objects that are damaged or adopted, or whose blob is going, to the new blob; both rows are held."""
     lock = "" if connection.dialect.name == "sqlite" else " FOR UPDATE"
     old_ids = sorted({taken[member.digest].blob_id for member in stale})
     locked = connection.execute(
@@ -253,7 +266,7 @@ def _replace_stale(
     rows: list[dict[str, Any]] = [
         {"s": store_id, "d": m.digest, "b": blob_id, "o": m.offset_bytes, "l": m.length_bytes, "old": taken[m.digest].blob_id}
         for m in stale
-        if taken[m.digest].blob_id in going or m.digest in damaged
+        if taken[m.digest].blob_id in going or m.digest in replaced
     ]
     if rows:
         connection.execute(  # a commit that counts on what these blobs hold must see that they lost something, collection too

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from typing import NamedTuple
 
 from vds.blobs.driver import Blob
 from vds.blobs.objects import DIGEST_METADATA, OBJECT_PREFIX, PACK_PREFIX, is_stream_key, object_key, pack_key
@@ -17,6 +16,7 @@ from vds.model.checkpoint import CHECKPOINT_PREFIX, parse_checkpoint_key
 from vds.model.content import Member
 from vds.model.manifest import CHANGES_PREFIX, changes_key
 from vds.model.ulid import is_ulid
+from vds.ops.checkadopted import Present, check_adopted
 from vds.ops.damagenotes import DamageNotes
 from vds.ops.findings import Inspection
 from vds.pipeline import parallel_map
@@ -25,18 +25,6 @@ PREFIXES = (CHANGES_PREFIX, CHECKPOINT_PREFIX, OBJECT_PREFIX, PACK_PREFIX)
 """In the order of keys: all four together are sorted."""
 
 DOUBTS_AT_ONCE = 500
-
-
-class Present(NamedTuple):
-    """A blob in use that is there.
-
-    Attributes:
-        is_cut: it is a pack of another size than it was made with, in which some objects may be left.
-    """
-
-    row: BlobRow
-    blob: Blob
-    is_cut: bool = False
 
 
 def check_blobs(run: Inspection, notes: DamageNotes) -> Iterator[Present]:
@@ -48,6 +36,7 @@ def check_blobs(run: Inspection, notes: DamageNotes) -> Iterator[Present]:
         run: is told of every problem.
         notes: is told of the objects in blobs that are gone.
     """
+    yield from check_adopted(run, notes)  # their keys come first
     for prefix in PREFIXES:
         doubts: list[str] = []
         for row, blob in _merge(run, prefix):

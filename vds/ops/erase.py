@@ -1,15 +1,19 @@
 """Destroy one content for ever, in every version that holds it: personal data, for example. It cannot be undone.
 
 The versions stay, and so do their digests; only the bytes go, wherever the container has them: also where the index knows of no
-copy, such as the dead part of a pack. Reads of it say who erased it, when and why, and nobody can upload it again.
+copy, such as the dead part of a pack. Reads of it say who erased it, when and why, and nobody can upload it again. Plain blobs
+that were adopted with it are not vds's to delete: they are named.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from functools import partial
 
+from vds.blobs.outside import home_of, list_adoptions
+from vds.blobs.plain import container_url
 from vds.blobs.records import Gap, PlacedBlob, list_placements
 from vds.engine.doors import Doors
 from vds.engine.guards import check_same_story
@@ -46,6 +50,8 @@ class EraseReport:
         size_bytes: of the content.
         places: the files that had it; their versions stay.
         deleted_keys: blobs that held it and are gone.
+        outside: plain blobs, by name and container, that were adopted with this content. They are not vds's to delete: as far as
+            they still hold it, it is there for whoever may read them.
         dry_run: whether nothing was done.
     """
 
@@ -54,6 +60,7 @@ class EraseReport:
     places: list[ErasedPlace]
     deleted_keys: list[str]
     dry_run: bool
+    outside: list[str] = field(default_factory=list)
 
 
 def erase(doors: Doors, digest: Digest, *, author: str, reason: str, progress: Progress, dry_run: bool = True) -> EraseReport:
@@ -74,16 +81,16 @@ def erase(doors: Doors, digest: Digest, *, author: str, reason: str, progress: P
     check_same_story(doors, dry_run=dry_run)
     progress.stage("looking for copies")
     copies, unreadable = _find_copies(doors, digest.raw, progress)
+    outside = _find_outside(doors, digest.raw)
     with doors.index.read() as connection:
         places = list_places_of(connection, doors.store.id, digest.raw)
-        is_known = bool(places or copies or find_erased(connection, doors.store.id, [digest.raw]))
+        is_known = bool(places or copies or outside or find_erased(connection, doors.store.id, [digest.raw]))
     if not is_known:
         raise NotFoundError(f"this store never had object {digest}", hint="vds ls -l shows digests")
-    size_bytes = max(
-        (member.length_bytes for blob in copies for member in blob.members if member.digest == digest.raw), default=0
-    )
+    sizes = [member.length_bytes for blob in copies for member in blob.members if member.digest == digest.raw]
+    size_bytes = max([*sizes, *outside.values()], default=0)
     if dry_run:
-        return EraseReport(digest, size_bytes, places, [blob.key for blob in copies], True)
+        return EraseReport(digest, size_bytes, places, [blob.key for blob in copies], True, list(outside))
     added = doors.index.run(lambda connection: _record(connection, doors, digest, author, reason))
     if added is not None:
         publish_store_record(doors, added)
@@ -94,7 +101,7 @@ def erase(doors: Doors, digest: Digest, *, author: str, reason: str, progress: P
             f"nobody can say whether {unreadable[0].key!r} holds object {digest}: {unreadable[0].detail}",
             hint="all other copies are gone; run vds fsck, then erase again",
         )
-    return EraseReport(digest, size_bytes, places, deleted, False)
+    return EraseReport(digest, size_bytes, places, deleted, False, list(outside))
 
 
 def _find_copies(doors: Doors, digest_raw: bytes, progress: Progress) -> tuple[list[PlacedBlob], list[Gap]]:
@@ -108,6 +115,23 @@ def _find_copies(doors: Doors, digest_raw: bytes, progress: Progress) -> tuple[l
         elif blob.kind != "missing":
             unreadable.append(blob)
     return copies, unreadable
+
+
+def _find_outside(doors: Doors, digest_raw: bytes) -> dict[str, int]:
+    """Return the plain blobs that were adopted with this content, wherever they are now, and its length.
+
+    Raises:
+        CorruptionError: a record is damaged: nobody can say what was adopted.
+    """
+    home = container_url(home_of(doors.blobs))
+    found: dict[str, int] = {}
+    with closing(list_adoptions(doors.blobs)) as records:
+        for item in records:
+            if isinstance(item, Gap):
+                raise CorruptionError(f"nobody can say what {item.key!r} tells of: {item.detail}", hint="run: vds fsck")
+            container = item[1].container or home
+            found.update((f"{one.name!r} in {container!r}", one.size_bytes) for one in item[1].blobs if one.digest == digest_raw)
+    return found
 
 
 def _record(connection: Connection, doors: Doors, digest: Digest, author: str, reason: str) -> AddedRecord | None:

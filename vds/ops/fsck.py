@@ -24,7 +24,8 @@ from vds.index.gaps import LostRow
 from vds.index.inspect import BlobRow, VersionFacts
 from vds.index.stores import NamespaceRow
 from vds.model.version import VersionRecord
-from vds.ops.checkblobs import Present, check_blobs
+from vds.ops.checkadopted import Present
+from vds.ops.checkblobs import check_blobs
 from vds.ops.checkbytes import look_at_damage, read_blobs
 from vds.ops.checklines import check_events, check_journal, check_queue
 from vds.ops.checklog import check_claims, check_formats, check_store_log

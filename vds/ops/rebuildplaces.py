@@ -11,6 +11,7 @@ from contextlib import closing, suppress
 from itertools import groupby
 
 from vds.blobs.objects import OBJECT_PREFIX, PACK_PREFIX, Placement, fresh_ulid, object_key, pack_key, put_blob
+from vds.blobs.outside import list_adoptions, placed_blobs
 from vds.blobs.packs import PackBuilder
 from vds.blobs.reads import Wanted, plan_reads, read_range
 from vds.blobs.records import Gap, PlacedBlob, list_placements, read_placement
@@ -31,6 +32,7 @@ from vds.index.rebuildrows import (
 )
 from vds.index.schema import object_
 from vds.index.sweep import count_rows
+from vds.model.adoption import ADOPTED_PREFIX, adopted_key, is_record_key
 from vds.model.batch import batched, grouped
 from vds.model.checkpoint import CHECKPOINT_PREFIX, CheckpointKey, parse_checkpoint_key
 from vds.model.content import Member
@@ -62,6 +64,7 @@ def place_blobs(making: Making, erased: set[bytes]) -> dict[str, list[Checkpoint
         pass
     with closing(list_placements(making.blobs)) as found:
         _place(making, found, erased)
+    _place_adopted(making, [blob.key for blob in making.blobs.list_blobs(ADOPTED_PREFIX)], erased)
     making.sink.run(lambda connection: drop_unlisted(connection, making.store_id))
     return checkpoints
 
@@ -79,6 +82,21 @@ def place_late(making: Making, erased: set[bytes]) -> None:
                 known = find_listed(connection, making.store_id, [blob.key for blob in batch])
             late.extend(read_placement(making.blobs, blob) for blob in batch if blob.key not in known)
     _place(making, (item for item in late if isinstance(item, PlacedBlob)), erased)
+    records = [blob.key for blob in making.blobs.list_blobs(ADOPTED_PREFIX) if is_record_key(blob.key)]
+    for keys in batched(records, BLOBS_BATCH):
+        with making.sink.database.read() as connection:
+            known = find_listed(connection, making.store_id, [adopted_key(key, 0) for key in keys])
+        _place_adopted(making, [key for key in keys if adopted_key(key, 0) not in known], erased)
+
+
+def _place_adopted(making: Making, keys: Sequence[str], erased: set[bytes]) -> None:
+    """Add what was adopted, the newest first: what has a place in a blob of our own, or in a newer one, keeps it."""
+    with closing(list_adoptions(making.blobs, keys)) as found:
+        for item in found:
+            if isinstance(item, Gap):
+                making.report("blob", item)
+            else:
+                _add_placed(making, placed_blobs(*item), erased)
 
 
 def _place(making: Making, found: Iterable[PlacedBlob | Gap], erased: set[bytes]) -> None:

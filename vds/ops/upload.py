@@ -17,6 +17,7 @@ from vds.engine.session import Intent, Session, request
 from vds.errors import ConflictError, InvalidInputError, UploadError, failures_message
 from vds.files.scan import ScanReport, SourceFile, scan_directory, scan_files, scan_root
 from vds.files.statcache import open_stat_cache
+from vds.index.adopted import find_adopted, has_adopted
 from vds.index.conflicts import find_touched_under
 from vds.index.damage import has_damage
 from vds.index.database import Connection
@@ -160,7 +161,8 @@ def _surveying(doors: Doors, source: Source, outcome: Staged, progress: Progress
     """Look over a source; whatever ends this, what was hashed meanwhile is remembered."""
     cache = open_stat_cache(source.root, cache_directory(os.environ))
     view = View(doors, base.area, base.version, source.target, [] if base.mirror else None) if base else None
-    survey = Survey(source.scan(outcome.report), source.target, cache, progress, view)
+    find_doubtful = _doubts(doors) if view is not None else None
+    survey = Survey(source.scan(outcome.report), source.target, cache, progress, view, find_doubtful)
     is_complete = False
     try:
         yield survey
@@ -168,6 +170,20 @@ def _surveying(doors: Doors, source: Source, outcome: Staged, progress: Progress
     finally:
         cache.save(is_complete=is_complete)
         cache.close()
+
+
+def _doubts(doors: Doors) -> Callable[[Sequence[bytes]], set[bytes]] | None:
+    """Return what says which contents lie in adopted blobs: their files are sent even if unchanged. None when there are none."""
+    store_id = doors.store.id
+    with doors.index.read() as connection:
+        if not has_adopted(connection, store_id):
+            return None
+
+    def find(digests: Sequence[bytes]) -> set[bytes]:
+        with doors.index.read() as connection:
+            return find_adopted(connection, store_id, digests)
+
+    return find
 
 
 def check_failures(report: ScanReport) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -26,6 +26,7 @@ from vds.model.path import EntryPath, directory_path
 from vds.model.patterns import Patterns
 from vds.model.ref import Point, parse_name, parse_point
 from vds.model.version import NO_PARENT
+from vds.ops.adopt import Adopter, AdoptPlan, AdoptSource, open_source, survey
 from vds.ops.copy import CopyPlan
 from vds.ops.restore import RevertPlan, RollbackPlan, UndoPlan, find_tags_left
 from vds.ops.upload import (
@@ -135,6 +136,59 @@ class Namespace:
         source = files_source(files, relative_root, directory_path(target_path))
         intent = self._handle.intent(message=message, labels=labels, expected_parent=expected_parent, allow_shrink=allow_shrink)
         return self._upload(source, intent, overwrite, mirror, show_progress, dry_run)
+
+    def adopt(
+        self,
+        url: str,
+        prefix: str = "",
+        target_path: str | None = None,
+        *,
+        message: str = "",
+        labels: Mapping[str, str] | None = None,
+        credential: object = None,
+        expected_parent: int | None = None,
+        show_progress: bool = True,
+        dry_run: bool = False,
+    ) -> UploadResult:
+        """Take plain blobs, which another tool wrote, into one version by reference: no byte is moved, copied or renamed.
+
+        Each blob is read once, to know its content; one that was adopted before and is unchanged is not read. The blobs stay
+        where they are, and vds never changes or deletes them. Should somebody else do so, reading says which was changed.
+
+        Args:
+            url: of the container, or a prefix in it, as `vds.connect` takes it; it may be the store's own.
+            prefix: which blobs: `data` means the blob `data` and those below `data/`; all by default.
+            target_path: the directory they go to, at their names below `prefix`. None: their names are their paths.
+            message: why, for the log.
+            labels: key/value pairs to find the version by.
+            credential: for that container, as `vds.connect` takes it; it is kept by this process alone. None: the store's own
+                where the account is the same or it is a token, else as `vds.connect` finds one.
+            expected_parent: the version this must follow, else ConflictError.
+            show_progress: show progress on stderr.
+            dry_run: read the blobs and say what would be done, and do nothing.
+
+        Raises:
+            NotFoundError: there is no such blob, container or directory.
+            UploadError: some names can be no paths, or some blobs could not be read; each is named.
+            InvalidInputError: url or credential is none we know, or others who read this store could not reach the blobs.
+            ConflictError, OutcomeUnknownError, UnavailableError: as `upload`.
+        After any error nothing of this call is visible, `OutcomeUnknownError` apart.
+        """
+        target = None if target_path is None else directory_path(target_path)
+        intent = self._handle.intent(message=message, labels=labels, expected_parent=expected_parent)
+        intent.check()
+        source = open_source(self._handle.doors, url, prefix, target, credential)
+        with (
+            closing(source.place.driver),
+            open_progress(show_progress, f"adopt into {self.name}") as progress,
+        ):
+            for attempt in range(RESEND_TRIES):
+                try:
+                    return self._adopt_once(source, intent, progress, dry_run=dry_run)
+                except ObjectsGoneError:
+                    if attempt + 1 == RESEND_TRIES:
+                        raise
+            raise AssertionError("unreachable: the last attempt returns or raises")
 
     def copy(
         self,
@@ -317,6 +371,23 @@ class Namespace:
         sender.tally.bytes_saved += staged.unchanged_bytes
         return self._result(opened, committed, made.left, source.target, started, tally=sender.tally, dry_run=options.dry_run)
 
+    def _adopt_once(self, source: AdoptSource, intent: Intent, progress: Progress, *, dry_run: bool) -> UploadResult:
+        started = time.monotonic()
+        doors = self._handle.doors
+        progress.upload(is_dry=dry_run)
+        found = survey(source, progress)
+        if dry_run and not self._exists():
+            adopter = Adopter(doors, None, source, progress, is_dry=True)
+            files = adopter.stage(found)
+            return self._first_result(source.shown_target, files, adopter.tally, started)
+        with session(doors, self.name, intent) as opened:
+            adopter = Adopter(doors, opened, source, progress, is_dry=dry_run)
+            adopter.stage(found)
+            progress.stage("committing")
+            made = AdoptPlan(opened.area)
+            committed = _carry_out(doors, opened, made.request(doors, opened, intent), dry_run=dry_run)
+        return self._result(opened, committed, made.left, source.shown_target, started, tally=adopter.tally, dry_run=dry_run)
+
     def _exists(self) -> bool:
         doors = self._handle.doors
         with doors.index.read() as connection:
@@ -326,17 +397,21 @@ class Namespace:
         """Return what the first upload to this namespace would do, without making the namespace."""
         with Sender(self._handle.doors, None, progress, is_dry=True) as sender:
             files = count_files(self._handle.doors, sender, source, progress)
+        return self._first_result(source.target, files, sender.tally, started)
+
+    def _first_result(self, target: EntryPath, files: int, tally: Tally, started: float) -> UploadResult:
+        """Return what a dry run says of a namespace that is not there yet."""
         nowhere = NamespaceRow(0, self._handle.doors.store.id, "", self.name, 0, NO_PARENT, 0, 0)
         return UploadResult(
             version=Version.of(self._handle, nowhere, empty_version(nowhere)),
             created=False,
             created_namespace=True,
-            target_path=source.target,
+            target_path=target,
             uploaded=files,
-            bytes_read=sender.tally.bytes_read,
-            bytes_new=sender.tally.bytes_new,
-            bytes_saved=sender.tally.bytes_saved,
-            objects_new=sender.tally.objects_new,
+            bytes_read=tally.bytes_read,
+            bytes_new=tally.bytes_new,
+            bytes_saved=tally.bytes_saved,
+            objects_new=tally.objects_new,
             seconds=time.monotonic() - started,
             dry_run=True,
         )
