@@ -6,7 +6,7 @@ import glob
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
@@ -15,6 +15,8 @@ from vds.azureml.exceptions import ConflictException, NotFoundException, UserErr
 from vds.azureml.globs import clean_path, fixed_part, glob_regex, has_magic
 from vds.azureml.views import view_of
 from vds.errors import NotFoundError
+from vds.model.digest import Digest
+from vds.model.entry import Entry
 from vds.model.manifest import ContentHasher
 from vds.model.path import EntryPath, join, relative_to
 from vds.store import Store, Version
@@ -58,8 +60,11 @@ class Part(Protocol):
     def files(self) -> Iterator[SelectedFile]:
         """Yield the files, by path."""
 
-    def place(self, directory: Path) -> Path:
-        """Bring the files into a directory, and return the path of the only file, or of the directory of all of them."""
+    def place(self, directory: Path, *, link: bool = True) -> Path:
+        """Bring the files into a directory, and return the path of the only file, or of the directory of all of them.
+
+        With `link` they may be second names of files in the cache, which nobody may write to.
+        """
 
     def describe(self) -> str:
         """Return where they are, for people: `vds://raw@3/2024`."""
@@ -81,6 +86,7 @@ class VersionPart:
         view: the version, seen from the directory; or from the only file.
         is_file: whether it is seen from a file.
         pattern: which files, relative to the directory; None for all.
+        names: which of those, as they are listed; None for all.
         prefix: see `Part`.
         store: where the version is.
     """
@@ -90,6 +96,7 @@ class VersionPart:
     is_file: bool = False
     pattern: str | None = None
     prefix: str = ""
+    names: frozenset[str] | None = None
 
     @property
     def version(self) -> Version:
@@ -104,27 +111,38 @@ class VersionPart:
 
     def files(self) -> Iterator[SelectedFile]:
         """Yield the files, by path."""
-        wanted = _matcher(self.pattern)
-        for entry in self.view.entries():
-            if wanted is None or wanted.match(entry.path):
-                yield SelectedFile(join(self.prefix, entry.path), entry.digest.raw, entry.mode, entry.size_bytes)
+        for entry in self._entries():
+            yield SelectedFile(join(self.prefix, entry.path), entry.digest.raw, entry.mode, entry.size_bytes)
 
-    def place(self, directory: Path) -> Path:
+    @property
+    def is_all(self) -> bool:
+        """Whether these are all files of the directory."""
+        return self.pattern is None and self.names is None
+
+    def place(self, directory: Path, *, link: bool = True) -> Path:
         """Bring the files into a directory; returns the path of the only file, or of the directory."""
         target = directory / self.prefix
         target.mkdir(parents=True, exist_ok=True)
-        wanted = _matcher(self.pattern)
-        if wanted is None:
-            self.view.download(target, link=True, show_progress=False)
+        if self.is_all:
+            self.view.download(target, link=link, show_progress=False)
         else:
-            paths = (glob.escape(entry.path) for entry in self.view.entries() if wanted.match(entry.path))
+            paths = (glob.escape(entry.path) for entry in self._entries())
             while chunk := list(itertools.islice(paths, PATTERNS_A_CALL)):
-                self.view.download(target, allow_patterns=chunk, link=True, show_progress=False)
+                self.view.download(target, allow_patterns=chunk, link=link, show_progress=False)
         return target / self.view.path.rpartition("/")[2] if self.is_file else target
 
     def describe(self) -> str:
-        """Return its uri, with the glob."""
-        return self.view.uri + ("" if self.pattern is None else ("/" if self.view.path else "") + self.pattern)
+        """Return its uri, with the glob, and a name of the choice among its files where there is one."""
+        text = self.view.uri + ("" if self.pattern is None else ("/" if self.view.path else "") + self.pattern)
+        if self.names is None:
+            return text
+        return f"{text} ({len(self.names)} files: {Digest.of(chr(0).join(sorted(self.names)).encode()).hex[:12]})"
+
+    def _entries(self) -> Iterator[Entry]:
+        wanted = _matcher(self.pattern)
+        for entry in self.view.entries():
+            if (wanted is None or wanted.match(entry.path)) and (self.names is None or entry.path in self.names):
+                yield entry
 
 
 class Selection:
@@ -144,8 +162,27 @@ class Selection:
     def whole(self) -> VersionPart | None:
         """Return the one directory (or file) of one version that this is all of; None when it is something else."""
         [first, *more] = self.parts
-        is_whole = not more and isinstance(first, VersionPart) and first.pattern is None and not first.prefix
+        is_whole = not more and isinstance(first, VersionPart) and first.is_all and not first.prefix
         return first if isinstance(first, VersionPart) and is_whole else None
+
+    def only(self, names: Iterable[str]) -> Selection:
+        """Return the selection of some of its files, by their paths.
+
+        Raises:
+            UserErrorException: none is left, or they are plain blobs, which are chosen by globs.
+        """
+        wanted = frozenset(names)
+        parts: list[Part] = []
+        for part in self.parts:
+            if not isinstance(part, VersionPart):
+                raise UserErrorException("plain blobs are chosen by a path or a glob", hint="register the dataset first")
+            start = len(part.prefix) + 1 if part.prefix else 0
+            own = frozenset(file.path[start:] for file in part.files() if file.path in wanted)
+            if own:
+                parts.append(replace(part, names=own))
+        if not parts:
+            raise UserErrorException(f"no file of {self.describe()} is left")
+        return Selection(self.store, parts)
 
     def digest(self) -> str:
         """Return 64 hex digits that are equal exactly when paths, contents and modes are, whatever the versions and places."""
@@ -186,9 +223,12 @@ class Selection:
         return view_of(f"{self.store.id} {self.describe()}", self._fill)
 
     def _fill(self, directory: Path) -> Path:
-        target = directory / self.parts[0].origin if len(self.parts) == 1 else directory / "several"
-        places = [part.place(target) for part in self.parts]
-        return places[0] if len(places) == 1 else target
+        return self.copy_to(directory / self.parts[0].origin if len(self.parts) == 1 else directory / "several", link=True)
+
+    def copy_to(self, directory: Path, *, link: bool = False) -> Path:
+        """Bring the files into a directory of the caller's; returns the path of the only file, or of the directory."""
+        places = [part.place(directory, link=link) for part in self.parts]
+        return places[0] if len(places) == 1 else directory
 
     def describe(self) -> str:
         """Return where the files are, for people: `vds://raw@3/2024`."""
@@ -290,10 +330,7 @@ def _prefixed(parts: Iterable[Part]) -> list[Part]:
         return listed  # plain blobs: paths are told apart by their directories only where they clash
     places = [_directory(part) for part in views]
     common = _common_directory(places)
-    return [
-        VersionPart(part.store, part.view, part.is_file, part.pattern, place[len(common) :].lstrip("/"))
-        for part, place in zip(views, places, strict=True)
-    ]
+    return [replace(part, prefix=place[len(common) :].lstrip("/")) for part, place in zip(views, places, strict=True)]
 
 
 def _directory(part: VersionPart) -> str:

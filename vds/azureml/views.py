@@ -56,9 +56,10 @@ def remove_view(directory: Path) -> None:
 
 def _find_root() -> Path:
     global _root, _owner
-    if _root is None or _owner != os.getpid():  # a forked child makes its own, and leaves its parent's alone
-        cache = cache_directory(os.environ)
-        parent = cache / "views" if cache is not None else Path(tempfile.gettempdir()) / "vds-views"
+    cache = cache_directory(os.environ)
+    parent = cache / "views" if cache is not None else Path(tempfile.gettempdir()) / "vds-views"
+    # A forked child makes its own, and leaves its parent's alone.
+    if _root is None or _root.parent != parent or _owner != os.getpid():
         parent.mkdir(parents=True, exist_ok=True)
         _remove_left(parent)
         _placed.clear()

@@ -1,5 +1,16 @@
 """Datasets, by name."""
 
+from __future__ import annotations
+
+from vds.azureml.data.abstract_dataset import AbstractDataset
+from vds.azureml.data.dataset_factory import FileDatasetFactory
+
 
 class Dataset:
-    """Makes and finds datasets."""
+    """Makes datasets (`Dataset.File`, `Dataset.Tabular`) and finds registered ones."""
+
+    File = FileDatasetFactory
+
+    get_by_name = staticmethod(AbstractDataset.get_by_name)
+    get_by_id = staticmethod(AbstractDataset.get_by_id)
+    get_all = staticmethod(AbstractDataset.get_all)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from vds.azureml import catalog
+from vds.azureml.data.kinds import dataset_of
+from vds.azureml.exceptions import NotFoundException
+
 if TYPE_CHECKING:
     from vds.azureml.core.workspace import Workspace
 
@@ -15,11 +19,17 @@ class RegisteredDatasets(Mapping[str, Any]):
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
 
+    def __repr__(self) -> str:
+        return repr(sorted(self))
+
     def __getitem__(self, name: str) -> Any:
-        raise KeyError(name)
+        try:
+            return dataset_of(self._workspace, catalog.get(self._workspace.store, name))
+        except NotFoundException as err:
+            raise KeyError(name) from err
 
     def __iter__(self) -> Iterator[str]:
-        return iter(())
+        return (name for name, _ in catalog.list_all(self._workspace.store))
 
     def __len__(self) -> int:
-        return 0
+        return sum(1 for _ in self)
