@@ -11,6 +11,7 @@ import click
 
 from vds._version import __version__
 from vds.cli import (
+    adopt,
     cache,
     change,
     check,
@@ -65,7 +66,7 @@ def cli() -> None:
 
 
 _MODULES = (
-    *(stores, index, upload, transfer, share, read, history, change, datasets, lock, transactions),
+    *(stores, index, upload, adopt, transfer, share, read, history, change, datasets, lock, transactions),
     *(check, fsck, upkeep, cache),
 )
 for _module in _MODULES:

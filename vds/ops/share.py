@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from vds.blobs.objects import OBJECT_PREFIX, Placement
 from vds.errors import InvalidInputError, redact
+from vds.model.adoption import ADOPTED_PREFIX
 from vds.model.batch import batched
 from vds.model.digest import Digest
 from vds.model.entry import Entry
@@ -100,7 +101,7 @@ def share(
 
 def _is_whole_blob(placement: Placement) -> bool:
     # Only packs hold more than one object, and they have keys of their own.
-    return placement.key.startswith(OBJECT_PREFIX)
+    return placement.key.startswith((OBJECT_PREFIX, ADOPTED_PREFIX))
 
 
 def _find_keys(source: ObjectSource, entries: list[Entry]) -> list[str]:
