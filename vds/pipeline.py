@@ -10,14 +10,17 @@ Guarantees:
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Condition, Event, Lock, Thread
 from types import TracebackType
 from typing import Generic, TypeVar
+from weakref import WeakSet
 
 from vds.pace import Pace
 from vds.work import Call, Job, Work
@@ -422,3 +425,57 @@ class Beat:
             except BaseException as err:  # noqa: BLE001  # it has no caller to go to: kept for who closes
                 self.error = err
                 return
+
+
+class Background(Generic[R]):
+    """One call in a thread of its own. A process that comes to its end waits for it, with all threads still able to work."""
+
+    def __init__(self, call: Callable[[], R], name: str) -> None:
+        self._future: Future[R] = Future()
+        self._call = call
+        self._thread = Thread(target=self._work, name=name)
+        _wait_at_exit(self._thread)
+        self._thread.start()
+
+    def is_over(self) -> bool:
+        """Return whether the call has ended."""
+        return self._future.done()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end of the call, and return whether it has come."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def result(self) -> R:
+        """Wait, and return what the call returned.
+
+        Raises:
+            BaseException: what the call raised.
+        """
+        self._thread.join()
+        return self._future.result()
+
+    def _work(self) -> None:
+        try:
+            self._future.set_result(self._call())
+        except BaseException as err:  # noqa: BLE001  # for whoever asks for the result
+            self._future.set_exception(err)
+
+
+_waited_for: WeakSet[Thread] = WeakSet()
+
+
+def _wait_at_exit(thread: Thread) -> None:
+    """Have the interpreter wait for a thread before it shuts down the pools of others, which the thread may need."""
+    if not _waited_for:
+        # Without a public name; what it registers last is called first, and concurrent.futures has registered already.
+        register = getattr(threading, "_register_atexit", None)
+        if register is not None:
+            with suppress(RuntimeError):  # it is shutting down: a thread that is started now is joined all the same
+                register(_join_all)
+    _waited_for.add(thread)
+
+
+def _join_all() -> None:
+    for thread in list(_waited_for):
+        thread.join()

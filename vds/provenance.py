@@ -94,12 +94,22 @@ _run: ContextVar[str] = ContextVar("vds_run", default="")
 
 
 @contextmanager
-def working_for(run: str) -> Iterator[None]:
+def working_for(run: str, *, is_inherited: bool = True) -> Iterator[None]:
     """Have what this thread writes, and what the processes write that are started meanwhile, be of a run.
 
     A process has one environment: of runs that overlap in several threads, its children inherit the one that began first.
+
+    Args:
+        run: its id.
+        is_inherited: whether it is said in the environment too.
     """
     token = _run.set(run)
+    if not is_inherited:
+        try:
+            yield
+        finally:
+            _run.reset(token)
+        return
     is_first = not os.environ.get(RUN_VARIABLE)
     before = os.environ.get(RUN_VARIABLE, "")
     is_inner = before != "" and before == token.old_value

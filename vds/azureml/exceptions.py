@@ -5,6 +5,7 @@ from __future__ import annotations
 from vds.errors import ConflictError, InvalidInputError, NotFoundError, VdsError
 
 __all__ = [
+    "ActivityFailedException",
     "AzureMLException",
     "ConflictException",
     "NotFoundException",
@@ -16,6 +17,12 @@ __all__ = [
 
 class AzureMLException(VdsError):
     """Base of the errors that the SDK's names raise themselves; those of the store pass through as they are."""
+
+
+class ActivityFailedException(AzureMLException):
+    """A run failed; the message says how, and what it printed last. What it put out is not visible."""
+
+    kind = "activity-failed"
 
 
 class UserErrorException(AzureMLException, InvalidInputError):

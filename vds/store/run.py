@@ -28,13 +28,13 @@ class Run:
     ten seconds that it is at work; when its process vanishes, it shows as `abandoned`. Thread-safe.
     """
 
-    def __init__(self, handle: Handle, uid: str, name: str, *, beats: bool = True) -> None:
+    def __init__(self, handle: Handle, uid: str, name: str) -> None:
         self._handle = handle
         self.id = uid
         self.name = name
         self._lock = threading.Lock()
         self._entered = ExitStack()
-        self._beat = Beat(partial(_beat, handle, uid), ops.HEARTBEAT_S) if beats else None
+        self._beat = Beat(partial(_beat, handle, uid), ops.HEARTBEAT_S)
         self._status: RunStatus = "running"
 
     def __repr__(self) -> str:
@@ -64,13 +64,16 @@ class Run:
         ops.note(self._doors, self.id, "input", place)
         return version
 
-    def output(self, version: Version | str, name: str, local_path: str | os.PathLike[str] = "") -> None:
+    def output(
+        self, version: Version | str, name: str, local_path: str | os.PathLike[str] = "", *, path: str | None = None
+    ) -> None:
         """Record a version as what the run puts out under a name.
 
         Args:
             version: a version, the result of an upload, or a ref.
             name: what the run calls it.
             local_path: where the files were before they were uploaded, so that `vds where` knows them.
+            path: where in the version they are; None: where the version, or the upload, points.
 
         Raises:
             InvalidInputError: another output has the name.
@@ -78,10 +81,11 @@ class Run:
         found = find_source(self._handle, version)
         if not name:
             raise InvalidInputError("an output needs a name", hint="run.output(result, 'model')")
+        if path is None:
+            path = str(found.path) or str(getattr(version, "target_path", ""))
         known = self.info.output(name)
-        if known is not None and (known.namespace, known.number, known.path) != (found.namespace, found.number, found.path):
+        if known is not None and (known.namespace, known.number, known.path) != (found.namespace, found.number, path):
             raise InvalidInputError(f"output {name!r} of this run is {known.uri} already", hint="give the other one another name")
-        path = str(found.path) or str(getattr(version, "target_path", ""))
         local = os.path.abspath(local_path) if local_path else ""
         place = ops.find_place(self._doors, found.namespace, found.number, path=path, name=name, asked=local)
         ops.note(self._doors, self.id, "output", place)
@@ -92,8 +96,7 @@ class Run:
             if self._status != "running":
                 return
             self._status = ops.end(self._doors, self.id, status, error=error, reused=reused)
-        if self._beat is not None:
-            self._beat.close()
+        self._beat.close()
 
     @property
     def _doors(self) -> Doors:
@@ -115,8 +118,7 @@ class Run:
                 raise
             # The error that ended the run says more; without a heartbeat it shows as abandoned soon.
         finally:
-            if self._beat is not None:
-                self._beat.close()
+            self._beat.close()
 
 
 def begin_run(
@@ -129,7 +131,6 @@ def begin_run(
     parent: str | None = None,
     key: str = "",
     key_parts: Mapping[str, str] | None = None,
-    beats: bool = True,
 ) -> Run:
     """Begin a run; see `Store.run`."""
     named = inputs if isinstance(inputs, Mapping) else {}
@@ -145,7 +146,7 @@ def begin_run(
         key=key,
         key_parts=dict(key_parts or {}),
     )
-    run = Run(handle, ops.begin(handle.doors, new), name, beats=beats)
+    run = Run(handle, ops.begin(handle.doors, new), name)
     names = list(named) or [""] * len(sources)
     try:
         for own, (version, source) in zip(names, sources, strict=True):

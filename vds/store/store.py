@@ -21,7 +21,7 @@ from vds.model.digest import Digest
 from vds.model.moment import moment_of
 from vds.model.path import EntryPath
 from vds.model.ref import Point, parse_ref_path
-from vds.model.run import RunStatus
+from vds.model.run import RunKind, RunStatus
 from vds.ops import runs as ops_runs
 from vds.ops.collect import GRACE_HOURS, MAX_SHARE, CollectReport, CollectTerms, collect
 from vds.ops.doctor import Report, examine
@@ -375,6 +375,10 @@ class Store:
         *,
         inputs: Iterable[Version | str] | Mapping[str, Version | str] = (),
         params: Mapping[str, object] | None = None,
+        kind: RunKind = "run",
+        parent: str | None = None,
+        key: str = "",
+        key_parts: Mapping[str, str] | None = None,
     ) -> Run:
         """Begin a run: a record of what a program reads, and of everything it writes, until it ends.
 
@@ -388,12 +392,16 @@ class Store:
             name: what is run: the same each time.
             inputs: versions or refs, by name or not; recorded as the versions they are now.
             params: what it depends on besides; kept as text, for anyone to see: no secrets.
+            kind: what it is: a run by itself, a pipeline, or a step of one.
+            parent: the run it belongs to; None for the one that this process works for.
+            key: of a step whose result may be used again: what `runs` finds it by.
+            key_parts: what that key was made of, for `vds why`.
 
         Raises:
             NotFoundError: there is no such input; no run was begun.
             AccessDeniedError: the store was opened for reading.
         """
-        return begin_run(self._handle, name, inputs=inputs, params=params)
+        return begin_run(self._handle, name, inputs=inputs, params=params, kind=kind, parent=parent, key=key, key_parts=key_parts)
 
     def get_run(self, run: str) -> RunInfo:
         """Return a run by its id.
@@ -404,18 +412,27 @@ class Store:
         return run_info(ops_runs.get(self._handle.doors, run))
 
     def runs(
-        self, name: str | None = None, *, parent: str | None = None, status: RunStatus | None = None, limit: int | None = None
+        self,
+        name: str | None = None,
+        *,
+        parent: str | None = None,
+        kind: RunKind | None = None,
+        key: str | None = None,
+        status: RunStatus | None = None,
+        limit: int | None = None,
     ) -> list[RunInfo]:
         """Return runs, newest first.
 
         Args:
             name: only those called so.
             parent: only those that belong to this run; "" for those that belong to none.
+            kind: only those of this kind.
+            key: only those begun with this key.
             status: only those that are so now.
             limit: at most so many.
         """
         recorded = "running" if status == "abandoned" else status
-        wanted = RunFilter(name=name, parent=parent, status=recorded)
+        wanted = RunFilter(name=name, parent=parent, kind=kind, key=key, status=recorded)
         # Which of the running ones are still at work is not in the index.
         found = ops_runs.find(self._handle.doors, wanted, None if recorded == "running" else limit)
         return [run_info(facts) for facts in found if status is None or facts.status == status][:limit]

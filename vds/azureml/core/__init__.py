@@ -1,7 +1,23 @@
 """What scripts import from `azureml.core`."""
 
+from vds.azureml.core.conda_dependencies import CondaDependencies
 from vds.azureml.core.dataset import Dataset
 from vds.azureml.core.datastore import Datastore
+from vds.azureml.core.environment import Environment
+from vds.azureml.core.experiment import Experiment
+from vds.azureml.core.run import Run
+from vds.azureml.core.runconfig import RunConfiguration
+from vds.azureml.core.script_run_config import ScriptRunConfig
 from vds.azureml.core.workspace import Workspace
 
-__all__ = ["Dataset", "Datastore", "Workspace"]
+__all__ = [
+    "CondaDependencies",
+    "Dataset",
+    "Datastore",
+    "Environment",
+    "Experiment",
+    "Run",
+    "RunConfiguration",
+    "ScriptRunConfig",
+    "Workspace",
+]

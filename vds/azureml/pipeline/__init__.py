@@ -1,0 +1,1 @@
+"""Pipelines of steps, run on this machine."""
