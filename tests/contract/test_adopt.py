@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,14 +66,15 @@ class Scene:
     params=[
         "memory+memory",
         "directory+directory",
+        pytest.param("memory+memory+postgresql", marks=pytest.mark.services),
         pytest.param("azurite+azurite", marks=pytest.mark.services),
         pytest.param("azurite+beside", marks=pytest.mark.services),
         pytest.param("azurite+directory", marks=pytest.mark.services),
     ]
 )
 def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
-    """Where the plain blobs are + where the store is: `beside` them in one container."""
-    kind, _, home = request.param.partition("+")
+    """Where the plain blobs are + where the store is (`beside` them: in one container) + its index, if that is not SQLite."""
+    kind, home, *rest = request.param.split("+")
     with open_site(kind, request) as site:
         for name, body in FILES.items():
             site.put(name, body)
@@ -82,7 +84,7 @@ def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
             "azurite": request.getfixturevalue("container_url") if home == "azurite" else "",
             "beside": f"{site.url}/team/store",
         }[home]
-        index = f"sqlite:///{tmp_path / 'index.sqlite'}"
+        index = request.getfixturevalue("database_url") if rest else f"sqlite:///{tmp_path / 'index.sqlite'}"
         with vds.connect(url, index=index, create=True) as store:
             yield Scene(site, store, url, index)
 
@@ -364,6 +366,27 @@ def test_a_dry_run_does_nothing(scene: Scene) -> None:
     assert (planned.uploaded, planned.skipped, planned.objects_new) == (4, 1, 3)
     assert scene.raw.latest().number == 1
     assert planned.uploaded == scene.adopt().uploaded
+
+
+def test_several_adopt_the_same_at_once(scene: Scene, tmp_path: Path) -> None:
+    def run(number: int) -> None:
+        namespace = scene.store.namespace(f"n/{number % 3}")
+        if number % 2:
+            namespace.upload(source, show_progress=False)
+        else:
+            namespace.adopt(scene.site.url, "preprocessed", show_progress=False)
+
+    source = write_tree(tmp_path / "src", BELOW)
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(run, range(6)))
+    for number in range(3):
+        assert read_version(scene.store.namespace(f"n/{number}").latest()) == BELOW
+    scene.collect()
+    for name in BELOW:
+        scene.site.delete(name)
+    for number in range(3):
+        assert read_version(scene.store.namespace(f"n/{number}").latest()) == BELOW  # the uploads took the places over
+    assert scene.store.fsck(full=True, show_progress=False).ok
 
 
 def test_an_expected_parent(scene: Scene) -> None:
