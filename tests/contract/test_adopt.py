@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import requests
 
 import vds
 from tests.plainsite import AzuriteSite, DirectorySite, MemorySite, PlainSite, open_site
@@ -473,6 +474,24 @@ def test_the_cache_serves_them_when_they_are_gone(scene: Scene, tmp_path: Path) 
         scene.site.delete(name)
     version.download(tmp_path / "out", show_progress=False)
     assert read_tree(tmp_path / "out") == BELOW
+
+
+def test_they_are_exported(scene: Scene, tmp_path: Path) -> None:
+    scene.adopt()
+    scene.raw.latest().export(str(tmp_path / "out"), show_progress=False)
+    found = {path: body for path, body in read_tree(tmp_path / "out").items() if not path.startswith("_VDS")}
+    assert found == BELOW
+
+
+def test_urls_to_share(scene: Scene) -> None:
+    scene.adopt()
+    version = scene.raw.latest()
+    if not isinstance(scene.site, AzuriteSite):
+        with pytest.raises(InvalidInputError, match="not in an Azure storage account"):
+            version.share(LARGE)
+        return
+    [shared] = version.share(LARGE)
+    assert requests.get(shared.url, timeout=30).content == FILES[LARGE]
 
 
 def test_versions_are_copied_with_them(scene: Scene) -> None:

@@ -95,6 +95,8 @@ def _place_adopted(making: Making, keys: Sequence[str], erased: set[bytes]) -> N
         for item in found:
             if isinstance(item, Gap):
                 making.report("blob", item)
+            elif item[1].store != making.uid:
+                making.report("blob", Gap(item[0], "damaged", f"it is of store {item[1].store!r}"))
             else:
                 _add_placed(making, placed_blobs(*item), erased)
 
