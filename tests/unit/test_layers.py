@@ -82,6 +82,7 @@ LATE_IMPORTS = {
     "vds.store.connect": {"vds.index.migrate", "vds.ops.rebuild", "vds.blobs.entra"},
     "vds.progress": {"rich.console", "rich.progress"},  # only where something is shown
     "vds.provenance": {"pwd"},  # not on Windows
+    "vds.azureml.core.run": {"vds.azureml.core.experiment"},  # an experiment has runs, and a run has an experiment
     "vds.config": {"ctypes"},  # only where drives are asked about on Windows
 }
 """Module → what it imports inside functions, each for a reason written there."""

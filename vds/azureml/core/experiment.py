@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from vds.azureml.core.pipelinerun import PipelineRun, StepRun
 from vds.azureml.core.run import Run
 from vds.azureml.core.script_run_config import ScriptRunConfig
+from vds.azureml.data.file_dataset import FileDataset
 from vds.azureml.exceptions import UserErrorException
 from vds.azureml.local.conductor import Conductor
 from vds.azureml.local.given import read_step
@@ -113,9 +115,7 @@ class _Submission:
             )
         return store
 
-    def submit_script(self, config: ScriptRunConfig, inputs: Mapping[str, Any]) -> Any:
-        from vds.azureml.pipeline.core.run import StepRun  # here, since a run of a step is a Run, and a Run has an experiment
-
+    def submit_script(self, config: ScriptRunConfig, inputs: Mapping[str, Any]) -> StepRun:
         call = config.vds_call([_named(name, one) for name, one in inputs.items()])
         spec = read_step(call, {}, set())
         check_scripts([spec])
@@ -123,9 +123,7 @@ class _Submission:
         conductor.start()
         return StepRun.begun(self._experiment, conductor, spec.name, tags=self._tags)
 
-    def submit_pipeline(self, pipeline: Any, values: Mapping[str, Any], *, goes_on: bool) -> Any:
-        from vds.azureml.pipeline.core.run import PipelineRun  # here, as above
-
+    def submit_pipeline(self, pipeline: Any, values: Mapping[str, Any], *, goes_on: bool) -> PipelineRun:
         pipeline.check_values(values)
         specs: list[StepSpec] = pipeline.specs(values)
         waits = order_steps(specs)
@@ -160,8 +158,6 @@ class _Submission:
 
 
 def _register(workspace: Workspace, selection: Selection, registration: Registration) -> None:
-    from vds.azureml.data.file_dataset import FileDataset  # here, since datasets load what steps do not need
-
     FileDataset(selection).register(
         workspace,
         registration.dataset,

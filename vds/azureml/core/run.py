@@ -13,20 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vds.azureml.core.inputs import InputDatasets, LocalInput, OutputPaths
+from vds.azureml.core.port import PortDataReference
+from vds.azureml.core.workspace import Workspace
 from vds.azureml.exceptions import NotFoundException, NotInVdsError, RunEnvironmentException, UserErrorException
 from vds.azureml.local import artifacts
 from vds.azureml.local.stepwork import STEP_DIRECTORY
 from vds.azureml.local.workdir import METRICS
-from vds.azureml.notices import say_once
+from vds.azureml.notices import say_once, write_lines
 from vds.errors import ConflictError, VdsError
 from vds.model.run import RunStatus
 from vds.provenance import RUN_VARIABLE
 from vds.store import Run as StoreRun
-from vds.store import RunInfo, Store, Version
+from vds.store import RunInfo, RunPlace, Store, Version
 
 if TYPE_CHECKING:
     from vds.azureml.core.experiment import Experiment
-    from vds.azureml.core.workspace import Workspace
 
 STATUSES: Mapping[RunStatus | None, str] = {
     "running": "Running",
@@ -147,7 +148,6 @@ class Run:
         """The experiment it belongs to; `run.experiment.workspace` is there in and out of runs."""
         if self._experiment is None:
             from vds.azureml.core.experiment import Experiment  # here, since an experiment has runs
-            from vds.azureml.core.workspace import Workspace
 
             name = os.environ.get("AZUREML_ARM_PROJECT_NAME", "local")
             self._experiment = Experiment(Workspace.from_config(), name)
@@ -363,15 +363,24 @@ class Run:
         """Return the details at once: this process does the run itself, or another one does."""
         return self.get_details()
 
-    def get_output_data(self, name: str) -> Any:
+    def get_output_data(self, name: str) -> PortDataReference:
         """Return what the run put out under a name.
 
         Raises:
             NotFoundException: it put out nothing under the name.
         """
-        from vds.azureml.pipeline.core.run import find_output  # here, since runs of pipelines are Runs
+        return PortDataReference(self.experiment, self._place_of(name))
 
-        return find_output(self, name)
+    def _place_of(self, name: str) -> RunPlace:
+        info = self._recorded()
+        outputs = {place.name: place for place in info.outputs}
+        if name in outputs:
+            return outputs[name]
+        kept = self._artifacts()
+        if name in ("output", "outputs") and kept is not None and kept.exists("outputs"):
+            return RunPlace(name, kept.namespace, kept.number, f"{kept.path}/outputs", "")
+        shown = ", ".join(sorted(outputs)) or "none"
+        raise NotFoundException(f"run {self.id} ({self.name}) has no output {name!r}; it has {shown}", hint=f"vds runs {self.id}")
 
     def _artifacts(self) -> Version | None:
         """Return what was kept with the run; of a step that was not run again, with the run whose result it has."""
@@ -416,7 +425,7 @@ class Run:
 
     def _log(self, what: str, name: str, value: Any) -> None:
         if not self._is_step and self._id.startswith("OfflineRun_"):
-            print(f"Attempted to log {what} {name}:\n{value}")  # noqa: T201  # as the SDK does
+            write_lines([f"Attempted to log {what} {name}:", str(value)])
             self._recorded()
         if self._metrics is None:
             raise ConflictError(f"run {self.id} is not this process's", hint="log from the script that the run runs")

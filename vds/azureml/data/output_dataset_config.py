@@ -111,12 +111,12 @@ class OutputFileDatasetConfig:
 
 
 class OutputInput:
-    """An output of one step as the input of another."""
+    """What one step, or another run, has put out, as the input of a step."""
 
     vds_is_input = True
 
-    def __init__(self, port: Port, name: str, mode: str = "mount") -> None:
-        self._port = port
+    def __init__(self, source: Any, name: str, mode: str = "mount") -> None:
+        self._source = source
         self.name = name
         self.mode = mode
 
@@ -125,27 +125,27 @@ class OutputInput:
 
     def as_mount(self, path_on_compute: str | None = None) -> OutputInput:
         """Return a copy in mode mount."""
-        return type(self)(self._port, self.name, "mount")
+        return type(self)(self._source, self.name, "mount")
 
     def as_download(self, path_on_compute: str | None = None, overwrite: bool | None = None) -> OutputInput:
         """Return a copy in mode download."""
-        return type(self)(self._port, self.name, "download")
+        return type(self)(self._source, self.name, "download")
 
     def as_direct(self) -> OutputInput:
         """Return a copy in mode direct: the script finds a dataset under the name."""
-        return type(self)(self._port, self.name, "direct")
+        return type(self)(self._source, self.name, "direct")
 
     def as_named_input(self, name: str) -> OutputInput:
         """Return a copy under another name."""
-        return type(self)(self._port, name, self.mode)
+        return type(self)(self._source, name, self.mode)
 
     def as_input(self, name: str | None = None) -> OutputInput:
         """Return a copy, under another name where one is given."""
-        return type(self)(self._port, name or self.name, self.mode)
+        return type(self)(self._source, name or self.name, self.mode)
 
     def vds_input(self) -> Input:
         """Return the input as the runner takes it."""
-        return Input(self.name, self._port, self.mode)
+        return Input(self.name, self._source, self.mode)
 
 
 def _destination_of(destination: Any) -> tuple[Any, str]:

@@ -158,6 +158,10 @@ class InputPortBinding:
 class PipelineOutputFileDataset(OutputInput):
     """An output of one step as a dataset: others read it, and it can be registered."""
 
+    def __init__(self, source: Port, name: str, mode: str = "mount") -> None:
+        super().__init__(source, name, mode)
+        self._port = source
+
     def register(self, name: str, create_new_version: bool = True) -> PipelineOutputFileDataset:
         """Have it registered as a new version of a dataset once its step has succeeded."""
         self._port.registrations.append(Registration(name))

@@ -1,0 +1,264 @@
+"""Runs of pipelines and of their steps."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vds.azureml.core.port import PortDataReference
+from vds.azureml.core.run import Run
+from vds.azureml.exceptions import ActivityFailedException, NotFoundException
+from vds.azureml.local.conductor import Conductor
+from vds.azureml.local.workdir import CODE, LOG, find_run_directory
+from vds.azureml.notices import write_lines
+from vds.store import RunInfo, RunPlace
+
+if TYPE_CHECKING:
+    from vds.azureml.core.experiment import Experiment
+
+FINISHED = "Finished"
+SHOW_S = 0.2
+BEGIN_S = 60.0
+"""How long a script that was submitted may take until its run is recorded: its code is read before."""
+
+
+class StepRun(Run):
+    """The run of one step, or of a script by itself."""
+
+    _conductor: Conductor | None = None
+    _step_name = ""
+
+    @classmethod
+    def begun(cls, experiment: Experiment, conductor: Conductor, name: str, *, tags: Mapping[str, str] | None = None) -> StepRun:
+        """Return the run of a step that was handed to a conductor, once it is recorded."""
+        waited_s = 0.0
+        while name not in conductor.begun and not conductor.is_over() and waited_s < BEGIN_S:
+            time.sleep(0.01)
+            waited_s += 0.01
+        if name not in conductor.begun:
+            conductor.wait(0)
+            result = conductor.results[name]
+            if not result.run:
+                raise ActivityFailedException(f"step {name!r} could not begin: {result.error}")
+            conductor.begun[name] = result.run
+        made = cls(experiment, conductor.begun[name])
+        made._conductor, made._step_name = conductor, name
+        made._tags = dict(tags or {})
+        return made
+
+    @property
+    def is_reused(self) -> bool:
+        """Whether an earlier result was used."""
+        info = self._info
+        return bool(info is not None and info.reused)
+
+    def cancel(self) -> None:
+        """Stop it."""
+        if self._conductor is not None:
+            self._conductor.cancel()
+
+    def wait_for_completion(
+        self,
+        show_output: bool = False,
+        wait_post_processing: bool = False,
+        raise_on_error: bool = True,
+        timeout_seconds: float = sys.maxsize,
+        **_: object,
+    ) -> Any:
+        """Wait for its end, and return how it ended.
+
+        Raises:
+            ActivityFailedException: it failed, and `raise_on_error`.
+        """
+        if self._conductor is not None:
+            _wait(self._conductor, [self._step_name] if show_output else [], timeout_seconds)
+            _raise_failure(self._conductor, raise_on_error)
+        return self.get_details() if self._info_parent() == "" else FINISHED
+
+    def _info_parent(self) -> str:
+        info = self._info
+        return info.parent if info is not None else ""
+
+    def get_stdout_log(self) -> str:
+        """Return what it printed."""
+        directory = find_run_directory(self.id)
+        if directory is not None and (directory / CODE / LOG).exists():
+            return (directory / CODE / LOG).read_text(encoding="utf-8", errors="replace")
+        version = self._artifacts()
+        return version.read_text(LOG) if version is not None and version.exists(LOG) else ""
+
+    get_job_log = get_stderr_log = get_stdout_log
+
+    def get_outputs(self) -> dict[str, StepRunOutput]:
+        """Return its outputs, by name."""
+        info = self._info
+        return {} if info is None else {place.name: StepRunOutput(self, place) for place in info.outputs}
+
+    def get_output(self, name: str) -> StepRunOutput:
+        """Return one output.
+
+        Raises:
+            NotFoundException: it has none of this name.
+        """
+        return StepRunOutput(self, self._place_of(name))
+
+
+class StepRunOutput:
+    """An output of a step's run."""
+
+    def __init__(self, step_run: Run, place: RunPlace) -> None:
+        self.step_run = step_run
+        self.name = place.name
+        self._place = place
+
+    def get_port_data_reference(self) -> PortDataReference:
+        """Return where it is."""
+        return PortDataReference(self.step_run.experiment, self._place)
+
+
+class PipelineRun(Run):
+    """The run of a pipeline."""
+
+    _conductor: Conductor | None = None
+
+    @classmethod
+    def begun(cls, experiment: Experiment, conductor: Conductor) -> PipelineRun:
+        """Return the run of a pipeline that was handed to a conductor."""
+        assert conductor.run is not None
+        made = cls(experiment, conductor.run.id)
+        made._conductor = conductor
+        write_lines([f"Submitted PipelineRun {made.id}"])
+        return made
+
+    def cancel(self) -> None:
+        """Stop what runs, and begin nothing more."""
+        if self._conductor is not None:
+            self._conductor.cancel()
+
+    def get_steps(self) -> Iterator[StepRun]:
+        """Yield the runs of its steps, as far as they have begun."""
+        for info in reversed(self._store.runs(parent=self.id, kind="step")):
+            yield self._step(info)
+
+    def get_children(self, recursive: bool = False, **_: object) -> Iterator[Run]:
+        """Yield the runs of its steps."""
+        yield from self.get_steps()
+
+    def find_step_run(self, name: str) -> list[StepRun]:
+        """Return the runs of the step called `name`."""
+        return [self._step(info) for info in self._store.runs(name, parent=self.id, kind="step")]
+
+    def get_pipeline_output(self, pipeline_output_name: str) -> PortDataReference:
+        """Return what some step put out under a name.
+
+        Raises:
+            NotFoundException: none did.
+        """
+        for step in self.get_steps():
+            for name, output in step.get_outputs().items():
+                if name == pipeline_output_name:
+                    return output.get_port_data_reference()
+        raise NotFoundException(f"no step of run {self.id} put out {pipeline_output_name!r}")
+
+    def wait_for_completion(
+        self, show_output: bool = True, timeout_seconds: float = sys.maxsize, raise_on_error: bool = True
+    ) -> str:
+        """Wait for its end; Ctrl-C stops the steps.
+
+        Args:
+            show_output: print what the steps print.
+            timeout_seconds: wait no longer; the pipeline goes on.
+            raise_on_error: raise when a step fails.
+
+        Raises:
+            ActivityFailedException: a step failed; the message has the last lines that it printed.
+        """
+        conductor = self._conductor
+        if conductor is None:
+            return FINISHED if self.status == "Completed" else self.status
+        shown = [step.name for step in conductor.steps] if show_output else []
+        if not _wait(conductor, shown, timeout_seconds):
+            return "Running"
+        _raise_failure(conductor, raise_on_error)
+        status = self.status
+        write_lines(
+            ["", "PipelineRun Execution Summary", "==============================", f"PipelineRun Status: {_shown(status)}"]
+        )
+        return _shown(status)
+
+    def _step(self, info: RunInfo) -> StepRun:
+        made = StepRun(self.experiment, info.id)
+        made._conductor, made._step_name = self._conductor, info.name
+        return made
+
+
+def _shown(status: str) -> str:
+    return FINISHED if status == "Completed" else status
+
+
+def _wait(conductor: Conductor, shown: list[str], timeout_s: float) -> bool:
+    """Wait for the end, printing what some steps print; Ctrl-C stops the steps."""
+    tails = {name: _Tail(name) for name in shown}
+    deadline_s = time.monotonic() + min(timeout_s, 10.0**9)
+    try:
+        while not conductor.wait(min(SHOW_S, max(0.0, deadline_s - time.monotonic()))):
+            for tail in tails.values():
+                tail.show(conductor)
+            if time.monotonic() >= deadline_s:
+                return False
+    except KeyboardInterrupt:
+        conductor.cancel()
+        conductor.wait()
+        raise
+    for tail in tails.values():
+        tail.show(conductor)
+        tail.close(conductor)
+    return True
+
+
+class _Tail:
+    """Prints what one step has printed since the last time."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._offset = 0
+        self._is_begun = False
+
+    def show(self, conductor: Conductor) -> None:
+        run = conductor.begun.get(self._name)
+        if run is None:
+            return
+        if not self._is_begun:
+            self._is_begun = True
+            write_lines([f"StepRunId: {run} ({self._name})"])
+        directory = find_run_directory(run)
+        path = None if directory is None else directory / CODE / LOG
+        if path is None or not path.exists():
+            return
+        with path.open("rb") as file:
+            file.seek(self._offset)
+            body = file.read()
+        self._offset += len(body)
+        sys.stdout.write(body.decode(errors="replace"))
+
+    def close(self, conductor: Conductor) -> None:
+        result = conductor.results.get(self._name)
+        if result is not None:
+            reused = f", reused from {result.reused}" if result.reused else ""
+            write_lines([f"StepRun({self._name}) Status: {_shown(result.status.capitalize())}{reused}"])
+
+
+def _raise_failure(conductor: Conductor, raises: bool) -> None:
+    failed = [result for result in conductor.results.values() if result.status == "failed"]
+    if failed and raises:
+        first = failed[0]
+        others = [result.name for result in conductor.results.values() if result.status != "completed" and result is not first]
+        more = f"; not completed either: {', '.join(others)}" if others else ""
+        raise ActivityFailedException(
+            f"step {first.name!r} failed: {first.error}{more}",
+            hint=f"vds runs {first.run} shows what it read; its log: {os.fspath(Path('user_logs', 'std_log.txt'))}",
+        )
