@@ -80,6 +80,7 @@ LATE_IMPORTS = {
     "vds.ops.open": {"vds.index.migrate"},  # Alembic takes a quarter of every start, and is needed once a store
     # Alembic likewise, for the first two; the Azure SDK takes half a second to load.
     "vds.store.connect": {"vds.index.migrate", "vds.ops.rebuild", "vds.blobs.entra"},
+    "vds.azureml.data.frames": {"pandas"},  # optional, and takes half a second to load
     "vds.progress": {"rich.console", "rich.progress"},  # only where something is shown
     "vds.provenance": {"pwd"},  # not on Windows
     "vds.azureml.core.run": {"vds.azureml.core.experiment"},  # an experiment has runs, and a run has an experiment
