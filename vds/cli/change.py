@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,8 +12,12 @@ from vds.cli import options
 from vds.cli.options import COMMIT_STATE, command
 from vds.cli.results import answer_result
 from vds.cli.shell import Shell
+from vds.cli.text import count_text
 from vds.errors import InvalidInputError
 from vds.model.ref import NamespaceRef, parse_ref
+
+if TYPE_CHECKING:
+    from vds.store import RunUndoReport
 
 
 def add_to(group: click.Group) -> None:
@@ -30,23 +36,68 @@ def _add_rollback(group: click.Group) -> None:
             "vds rollback team/raw --to 11 --dry-run",
             "vds rollback team/raw --to 11 -m 'broken import'",
             "vds rollback team/raw --to 2026-03-01T12:00Z --path images",
+            "vds rollback --run 01jk… --dry-run                what one run wrote, in every namespace",
         ),
         interrupted=COMMIT_STATE,
     )
-    @click.argument("namespace", metavar="NS")
-    @click.option("--to", required=True, metavar="N|MOMENT", help="The version, or the moment, to go back to.")
+    @click.argument("namespace", metavar="NS", required=False)
+    @click.option("--to", metavar="N|MOMENT", help="The version, or the moment, to go back to.")
     @click.option("--path", default="", metavar="PATH", help="Only this file or directory.")
+    @click.option("--run", metavar="RUN", help="Undo what this run and its steps wrote, everywhere, and move its tags back.")
     @options.message
     @options.dry_run
-    def rollback(shell: Shell, namespace: str, to: str, path: str, message: str, dry_run: bool) -> None:
+    def rollback(
+        shell: Shell, namespace: str | None, to: str | None, path: str, run: str | None, message: str, dry_run: bool
+    ) -> None:
         """Go back to an earlier version, in a new one.
 
         Nothing is erased; it can be undone the same way. Names each dataset tag that still shows what was undone, with the
-        command that moves it.
+        command that moves it. With --run: what others wrote since stays, and who has read what is undone is listed.
         """
+        if (run is None) == (namespace is None or to is None) or (run is not None and (namespace or to or path)):
+            raise click.UsageError("name a namespace and --to, or --run alone")
         with shell.connect() as store:
+            if namespace is None or to is None:
+                _answer_undo(shell, store.rollback_run(str(run), reason=message, dry_run=dry_run))
+                return
             result = store.namespace(namespace).rollback(to, path, message=message, dry_run=dry_run)
             answer_result(shell, result, "would restore" if dry_run else "restored")
+
+
+def _answer_undo(shell: Shell, report: RunUndoReport) -> None:
+    shell.answer(
+        text=_undo_lines(report),
+        quiet=[f"{one.namespace}@{one.number}" for one in report.namespaces if one.created],
+        document={
+            "run": report.run,
+            "dry_run": report.dry_run,
+            "namespaces": [asdict(one) for one in report.namespaces],
+            "readers": [{"run": info.id, "name": info.name} for info in report.readers],
+            "tags": [asdict(move) for move in report.tags],
+            "tags_left_behind": [asdict(left) for left in report.tags_left_behind],
+        },
+    )
+
+
+def _undo_lines(report: RunUndoReport) -> Iterator[str]:
+    if not report.namespaces:
+        yield f"run {report.run} wrote nothing"
+    would = "would be " if report.dry_run else ""
+    for one in report.namespaces:
+        versions = ", ".join(f"@{number}" for number in one.undone)
+        counts = f"{count_text(one.restored)} restored, {one.removed} removed"
+        made = (
+            f" in {one.namespace}@{one.number}"
+            if one.created
+            else ("" if one.restored or one.removed else ": nothing is left of it")
+        )
+        yield f"{one.namespace} {versions}: {would}undone{made}; {counts}"
+    for move in report.tags:
+        yield f"tag {move.tag}: {would}moved from release {move.before} to {move.after or 'none: taken away'}"
+    for left in report.tags_left_behind:
+        yield f"tag {left.tag} shows version {left.version}, which others made of it; to move it: {left.command}"
+    for info in report.readers:
+        yield f"read by run {info.id} {info.name}: look at what it made"
 
 
 def _add_revert(group: click.Group) -> None:

@@ -18,6 +18,7 @@ from vds.cli.text import count_text, first_line, moment_text, size_text
 from vds.errors import NotFoundError
 from vds.model.entry import Change
 from vds.model.ref import format_moment
+from vds.model.run import RUN_FIELD
 
 if TYPE_CHECKING:
     from vds.store import Dataset, Store, Version
@@ -78,7 +79,10 @@ def _add_log(group: click.Group) -> None:
 def _version_line(version: Version) -> str:
     facts = f"{version.namespace}@{version.number}  {moment_text(version.created_at)}  {version.author}"
     content = f"{count_text(version.file_count)}, {size_text(version.size_bytes)}"
-    return f"{facts}  {content}" + (f"  {first_line(version.message)}" if version.message else "")
+    run = version.provenance.get(RUN_FIELD)
+    return (
+        f"{facts}  {content}" + (f"  run {run}" if run else "") + (f"  {first_line(version.message)}" if version.message else "")
+    )
 
 
 def _is_dataset(store: Store, name: str) -> bool:

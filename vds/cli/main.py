@@ -16,11 +16,13 @@ from vds.cli import (
     change,
     check,
     datasets,
+    execute,
     fsck,
     history,
     index,
     lock,
     read,
+    runs,
     share,
     stores,
     transactions,
@@ -67,7 +69,7 @@ def cli() -> None:
 
 _MODULES = (
     *(stores, index, upload, adopt, transfer, share, read, history, change, datasets, lock, transactions),
-    *(check, fsck, upkeep, cache),
+    *(execute, runs, check, fsck, upkeep, cache),
 )
 for _module in _MODULES:
     _module.add_to(cli)

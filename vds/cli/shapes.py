@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from vds.model.entry import Change, Entry
 from vds.model.moment import moment_of
 from vds.model.ref import format_moment
+from vds.model.run import RUN_FIELD
 
 if TYPE_CHECKING:
     from vds.store import Release, UploadResult, Version
@@ -26,6 +27,7 @@ def version_shape(version: Version) -> dict[str, Any]:
         "author": version.author,
         "message": version.message,
         "labels": dict(version.labels),
+        "run": version.provenance.get(RUN_FIELD),
         "file_count": version.file_count,
         "size_bytes": version.size_bytes,
     }

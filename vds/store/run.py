@@ -16,6 +16,7 @@ from vds.ops import runs as ops
 from vds.pipeline import Beat
 from vds.provenance import collect_provenance, describe_code, describe_environment, find_run, working_for
 from vds.store.handle import Handle
+from vds.store.results import UploadResult
 from vds.store.runs import RunInfo, run_info
 from vds.store.source import find_source
 from vds.store.version import Version
@@ -65,7 +66,12 @@ class Run:
         return version
 
     def output(
-        self, version: Version | str, name: str, local_path: str | os.PathLike[str] = "", *, path: str | None = None
+        self,
+        version: Version | UploadResult | str,
+        name: str,
+        local_path: str | os.PathLike[str] = "",
+        *,
+        path: str | None = None,
     ) -> None:
         """Record a version as what the run puts out under a name.
 
