@@ -40,8 +40,8 @@ def add_to(group: click.Group) -> None:
     def adopt(shell: Shell, namespace: str, url: str, prefix: str, **given: Any) -> None:
         """Make a version of plain blobs, by reference.
 
-        They are what another tool wrote. No byte is moved, copied or renamed: each blob is read once, to know its content, and stays where it is. PREFIX is a blob
-        or a directory of them; all by default. Again adopts only what is new or changed.
+        They are what another tool wrote. No byte is moved, copied or renamed: each blob is read once, to know its content, and
+        stays where it is. PREFIX is a blob or a directory of them; all by default. Again adopts only what is new or changed.
 
         vds never changes or deletes these blobs. Should somebody else do so, reading that file is an error that names the blob;
         `vds fsck` finds them all. To have bytes of the store's own, upload the files.
