@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vds.azureml.data.data_reference import DataReference
 from vds.azureml.data.receiving import Download, download_files
-from vds.azureml.data.sending import LocalFile, PathText, first_line, list_directory, list_files, upload_lines
+from vds.azureml.data.sending import LocalFiles, PathText, first_line, list_directory, list_files, upload_lines
 from vds.azureml.data.telling import tell_of_upload
 from vds.azureml.exceptions import ConflictException
 from vds.azureml.globs import clean_path
@@ -144,8 +144,8 @@ class AzureBlobDatastore:
         if unknown or src_dir is None:
             raise _wrong_arguments(unknown)
         target = clean_path(target_path, "target_path")
-        root, files = list_directory(src_dir)
-        upload = partial(self.namespace.upload, root, target, overwrite, show_progress, message=f"upload {root}")
+        files = list_directory(src_dir)
+        upload = partial(self.namespace.upload, files.root, target, overwrite, show_progress, message=f"upload {files.root}")
         return self._send(files, target, upload, overwrite=overwrite, show_progress=show_progress, strict=strict)
 
     def upload_files(
@@ -166,10 +166,10 @@ class AzureBlobDatastore:
             UserErrorException: one is no file, or outside of `relative_root`.
         """
         target = clean_path(target_path, "target_path")
-        root, listed = list_files(files, relative_root)
-        paths = [file.shown for file in listed]
+        listed = list_files(files, relative_root)
+        message = f"upload {len(listed.shown)} files"
         upload = partial(
-            self.namespace.upload_files, paths, root, target, overwrite, show_progress, message=f"upload {len(paths)} files"
+            self.namespace.upload_files, listed.shown, listed.root, target, overwrite, show_progress, message=message
         )
         return self._send(listed, target, upload, overwrite=overwrite, show_progress=show_progress, strict=strict)
 
@@ -210,7 +210,7 @@ class AzureBlobDatastore:
         return None
 
     def _send(
-        self, files: list[LocalFile], target: str, upload: Upload, *, overwrite: bool, show_progress: bool, strict: bool
+        self, files: LocalFiles, target: str, upload: Upload, *, overwrite: bool, show_progress: bool, strict: bool
     ) -> DataReference:
         show = partial(_show, show_progress)
         show([first_line(files)])
@@ -269,11 +269,11 @@ def _show(show_progress: bool, lines: Iterable[str]) -> None:
             _log.info(line)
 
 
-def _skipped(files: list[LocalFile], result: UploadResult) -> set[str]:
+def _skipped(files: LocalFiles, result: UploadResult) -> set[str]:
     """Return which of the files were there already: all that the version did not bring."""
     if not result.skipped:
         return set()
-    paths = {file.path for file in files}
+    paths = set(files.paths)
     if not result.created:
         return paths
     prefix = len(result.target_path) + 1 if result.target_path else 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import unicodedata
-from collections.abc import Container, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from vds.azureml.exceptions import UserErrorException
 
@@ -15,20 +16,29 @@ OWN_DIRECTORY = ".vds"
 """vds's own directory in a working directory; no content."""
 
 
-class LocalFile(NamedTuple):
-    """A file to upload.
+@dataclass(frozen=True)
+class LocalFiles:
+    """The files of an upload, in the SDK's order. Thousands are looked over, so each is no more than a text.
 
     Attributes:
-        shown: its local path, as the SDK prints it.
-        path: relative to what is uploaded, `/`-separated, in NFC.
+        root: what their paths are relative to: an absolute path, or a piece of text that all of `shown` begin with.
+        shown: their local paths, as the SDK prints them.
     """
 
-    shown: str
-    path: str
+    root: str
+    shown: list[str]
+    relative: list[str] | None = None
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """Their paths relative to the root, `/`-separated, in NFC."""
+        start = len(self.root) + 1
+        found = self.relative if self.relative is not None else [text[start:].replace(os.sep, "/") for text in self.shown]
+        return [path if path.isascii() else unicodedata.normalize("NFC", path) for path in found]
 
 
-def list_directory(src_dir: PathText) -> tuple[str, list[LocalFile]]:
-    """Return a directory as the SDK understands it, and its files in the order of os.walk.
+def list_directory(src_dir: PathText) -> LocalFiles:
+    """Return the files of a directory, in the order of os.walk.
 
     Raises:
         UserErrorException: it is no directory, or holds what is no file (a broken symlink, a socket).
@@ -38,39 +48,38 @@ def list_directory(src_dir: PathText) -> tuple[str, list[LocalFile]]:
         raise UserErrorException(
             "src_path must be a directory.", hint=f"{os.fspath(src_dir)!r} is none; for single files: upload_files([…])"
         )
-    found: list[LocalFile] = []
-    pending = [(root, "")]
+    found: list[str] = []
+    pending = [root]
     while pending:
-        directory, prefix = pending.pop()
+        directory = pending.pop()
+        inner = _look_into(directory, found)
+        if directory == root:
+            inner = [path for path in inner if os.path.basename(path) != OWN_DIRECTORY]
         # A symlink to a directory is one to os.walk too, which does not enter it.
-        pending += reversed([pair for pair in _look_into(directory, prefix, found) if not os.path.islink(pair[0])])
-    return root, found
+        pending += reversed([path for path in inner if not os.path.islink(path)])
+    return LocalFiles(root, found)
 
 
-def _look_into(directory: str, prefix: str, found: list[LocalFile]) -> list[tuple[str, str]]:
+def _look_into(directory: str, found: list[str]) -> list[str]:
     """Add a directory's files to `found`, and return its directories."""
-    inner: list[tuple[str, str]] = []
-    stem = os.path.join(directory, "")
+    inner: list[str] = []
     try:
         entries = os.scandir(directory)
     except OSError:
         return []  # the upload itself meets it, and names it
     with entries:
         for entry in entries:
-            name = entry.name
-            if entry.is_dir():
-                if name != OWN_DIRECTORY or prefix:
-                    inner.append((stem + name, f"{prefix}{name}/"))
-                continue
-            if not entry.is_file():
-                raise _no_file(stem + name)
-            path = prefix + name
-            found.append(LocalFile(stem + name, path if path.isascii() else unicodedata.normalize("NFC", path)))
+            if entry.is_file():
+                found.append(entry.path)
+            elif entry.is_dir():
+                inner.append(entry.path)
+            else:
+                raise _no_file(entry.path)
     return inner
 
 
-def list_files(files: Iterable[PathText], relative_root: PathText | None) -> tuple[str, list[LocalFile]]:
-    """Return the directory that paths are relative to, and the files in their order, each once.
+def list_files(files: Iterable[PathText], relative_root: PathText | None) -> LocalFiles:
+    """Return files in their order, each once.
 
     Where the SDK keeps whole paths, because the files have nothing in common as they are written, these are relative to the
     working directory, or to the deepest directory above all of them where one is outside of it.
@@ -87,8 +96,8 @@ def list_files(files: Iterable[PathText], relative_root: PathText | None) -> tup
             raise UserErrorException(f"relative_root: '{relative_root}' is not part of the file_path: '{file}'.")
         if not os.path.isfile(file):
             raise _no_file(file)
-        found.append(LocalFile(file, unicodedata.normalize("NFC", relative)))
-    return root, found
+        found.append(relative)
+    return LocalFiles(root, shown, found)
 
 
 def _as_list(files: Iterable[PathText]) -> Iterable[PathText]:
@@ -141,28 +150,35 @@ def _no_file(path: str) -> UserErrorException:
     )
 
 
-def first_line(files: Sequence[LocalFile]) -> str:
+def first_line(files: LocalFiles) -> str:
     """Return what the SDK prints before an upload."""
-    return f"Uploading an estimated of {len(files)} files"
+    return f"Uploading an estimated of {len(files.shown)} files"
 
 
-def upload_lines(files: Sequence[LocalFile], target: str, skipped: Container[str]) -> Iterator[str]:
-    """Yield what the SDK prints of an upload.
+def upload_lines(files: LocalFiles, target: str, skipped: Container[str]) -> list[str]:
+    """Return what the SDK prints of an upload.
 
     Args:
         files: in their order.
         target: where they went.
         skipped: the paths (relative to what was uploaded) that were there already.
     """
+    total = len(files.shown)
+    if not skipped:
+        sent = [
+            f"Uploading {shown}\nUploaded {shown}, {count} files out of an estimated total of {total}"
+            for count, shown in enumerate(files.shown, 1)
+        ]
+        return [*sent, f"Uploaded {total} files"]
     prefix = f"{target}/" if target else ""
-    total, sent = len(files), []
-    for file in files:
-        if skipped and file.path in skipped:
+    lines, totals = [], []
+    for shown, path in zip(files.shown, files.paths, strict=True):
+        if path in skipped:
             total -= 1
-            yield f"Target already exists. Skipping upload for {prefix}{file.path}"
+            lines.append(f"Target already exists. Skipping upload for {prefix}{path}")
         else:
-            sent.append((file.shown, total))  # the total as it was when the SDK came to this file
-    for count, (shown, of) in enumerate(sent, 1):
-        yield f"Uploading {shown}"
-        yield f"Uploaded {shown}, {count} files out of an estimated total of {of}"
-    yield f"Uploaded {len(sent)} files"
+            totals.append((shown, total))  # the total as it was when the SDK came to this file
+    for count, (shown, of) in enumerate(totals, 1):
+        lines.append(f"Uploading {shown}")
+        lines.append(f"Uploaded {shown}, {count} files out of an estimated total of {of}")
+    return [*lines, f"Uploaded {len(totals)} files"]
