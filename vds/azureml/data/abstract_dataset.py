@@ -11,6 +11,7 @@ from vds.azureml.data.dataset_consumption_config import DatasetConsumptionConfig
 from vds.azureml.data.kinds import dataset_of
 from vds.azureml.data.registered import RegisteredDatasets
 from vds.azureml.exceptions import NotInVdsError, UserErrorException
+from vds.azureml.plainpart import PlainPart
 from vds.azureml.selection import Selection
 
 if TYPE_CHECKING:
@@ -197,7 +198,8 @@ class AbstractDataset:
 
     def _adopted(self) -> Selection:
         """Return its files as versions; plain blobs become one first."""
-        return self._selection
+        parts = [part.adopted() if isinstance(part, PlainPart) else part for part in self._selection.parts]
+        return Selection(self._selection.store, parts)
 
     def _need_registration(self, action: str) -> catalog.Registered:
         if self._registered is None:

@@ -16,7 +16,8 @@ from vds.azureml.data.telling import tell_of_upload
 from vds.azureml.exceptions import ConflictException
 from vds.azureml.globs import clean_path
 from vds.azureml.notices import write_lines
-from vds.azureml.registrations import Registration, Registrations, find_secret
+from vds.azureml.plainpart import find_plain
+from vds.azureml.registrations import DEFAULT_ENDPOINT, DEFAULT_PROTOCOL, Registration, Registrations, find_secret
 from vds.azureml.selection import Part
 from vds.errors import ConflictError
 from vds.store import Namespace, UploadResult
@@ -90,6 +91,20 @@ class AzureBlobDatastore:
     def is_sas(self) -> bool:
         """Whether a SAS was given."""
         return bool(self.sas_token)
+
+    @property
+    def registration(self) -> Registration:
+        """What was registered, without any secret."""
+        is_registered = bool(self.account_name) or "://" in (self.endpoint or "")
+        return Registration(
+            self.name,
+            self.container_name if is_registered else None,
+            self.account_name,
+            self.protocol or DEFAULT_PROTOCOL,
+            self.endpoint or DEFAULT_ENDPOINT,
+            self.subscription_id,
+            self.resource_group,
+        )
 
     @property
     def namespace(self) -> Namespace:
@@ -189,6 +204,7 @@ class AzureBlobDatastore:
 
         Raises:
             DownloadError: some files could not be written; each is whole or absent.
+            ConflictError: a file stands where a directory is to be.
             NoSpaceError: the disk has too little room; nothing was written.
         """
         return download_files(self, Download(os.fspath(target_path), prefix or "", overwrite, show_progress))
@@ -207,7 +223,7 @@ class AzureBlobDatastore:
 
     def vds_pin(self, place: str) -> Part | None:
         """Return the plain blobs of the registered container at a path or glob, pinned; None when there are none."""
-        return None
+        return find_plain(self, place)
 
     def _send(
         self, files: LocalFiles, target: str, upload: Upload, *, overwrite: bool, show_progress: bool, strict: bool

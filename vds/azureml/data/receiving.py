@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from vds.azureml.globs import clean_path
 from vds.azureml.notices import say, write_lines
+from vds.azureml.plainpart import download_blobs, list_plain
 from vds.azureml.selection import PATTERNS_A_CALL, Selection, VersionPart, find_latest
 from vds.store import Version
 
@@ -50,11 +51,14 @@ def download_files(datastore: AzureBlobDatastore, asked: Download) -> int:
     prefix = clean_prefix(asked.prefix)
     version = find_latest(datastore)
     names = [] if version is None else list(names_under(version, prefix))
-    if version is None or not names:
-        return 0
+    plain = [] if names else list_plain(datastore, prefix)
+    names = names or [blob.name for blob in plain]
     tell_of_directories(names, prefix)
     wanted = without_existing(names, asked)
-    if wanted:
+    if wanted and plain:
+        chosen = set(wanted)
+        download_blobs(datastore, [(blob, Path(asked.target) / blob.name) for blob in plain if blob.name in chosen])
+    elif wanted and version is not None:
         _fetch(version, prefix, wanted, is_all=len(wanted) == len(names), target=Path(asked.target))
         _record(datastore, version, prefix)
     if asked.show_progress:
