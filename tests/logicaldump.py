@@ -7,7 +7,7 @@ left out; two dumps are equal exactly when nobody who asks the two indexes can t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any
 
@@ -33,6 +33,7 @@ def dump_store(store: vds.Store) -> Dump:
             "id": store.id,
             "namespaces": {row.name: _dump_namespace(store, connection, row) for row in namespaces},
             "datasets": {info.name: _dump_dataset(store, connection, info.name) for info in store.datasets()},
+            "runs": [asdict(info) for info in store.runs()],
             "erased": _rows(connection, doors.store.id, "SELECT digest, erased_us, author, reason FROM erased"),
             "lists": _rows(
                 connection,

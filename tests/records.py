@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from vds.model.event import DatasetEvent, Registered
 from vds.model.format import FormatRecord
 from vds.model.manifest import MAGIC, ChangeListEncoder, ChangeRow, changes_key
 from vds.model.path import EntryPath
+from vds.model.run import Place, RunRecord
 from vds.model.storelog import StoreRecord
 from vds.model.version import ChangeListRef, VersionRecord
 
@@ -126,6 +127,29 @@ RELEASE = Registered(NAMESPACE, "team/raw", 12, DIGEST, EntryPath("clean/2026"),
 CLAIM = NamespaceClaim(NAMESPACE, "team/Raw")
 FORMAT = FormatRecord(STORE, 1, 1, 1, 1, COMMIT, "postgresql://db.example/vds", "", "2026-03-01T12:00:00.123456Z")
 
+RUN = RunRecord(
+    store=STORE,
+    uid=COMMIT,
+    parent=GENERATION,
+    kind="step",
+    name="train, größer",
+    author="ada",
+    started_at=MOMENT,
+    params={"lr": "0.1"},
+    provenance={"host": "node-1"},
+    key="b3:" + DIGEST.hex(),
+    key_parts={"code train.py": "b3:" + DIGEST.hex(), "arguments": "[]"},
+)
+ENDED_RUN = replace(
+    RUN,
+    status="failed",
+    ended_at=MOMENT,
+    error="exit code 3",
+    reused=NAMESPACE,
+    inputs=(Place("raw", NAMESPACE, "team/raw", 12, "a/b", "customers:prod"),),
+    outputs=(Place("model", NAMESPACE, "team/raw", 13, "", "/tmp/x"),),
+)
+
 KINDS: dict[str, Kind] = {
     "version": Kind(
         f"journal/{NAMESPACE}/0000000000000012",
@@ -146,6 +170,8 @@ KINDS: dict[str, Kind] = {
     ),
     "claim": Kind(CLAIM.key, [CLAIM], lambda body: NamespaceClaim.decode(body, CLAIM.key)),
     "format": Kind("format/1", [FORMAT], lambda body: FormatRecord.decode(body, "format/1", read_only=False)),
+    "run": Kind(RUN.record_key, [RUN], lambda body: RunRecord.decode(body, RUN.record_key)),
+    "run's end": Kind(ENDED_RUN.record_key, [ENDED_RUN], lambda body: RunRecord.decode(body, ENDED_RUN.record_key)),
     "store": Kind(
         "store/0000000000000003",
         [

@@ -20,6 +20,7 @@ def fill_store(store: vds.Store, directory: Path) -> None:
     _fill_raw(store, directory)
     _fill_others(store, directory)
     _fill_datasets(store)
+    _fill_runs(store)
 
 
 def _fill_raw(store: vds.Store, directory: Path) -> None:
@@ -74,3 +75,16 @@ def _fill_datasets(store: vds.Store) -> None:
     customers.untag("old", reason="unused")
     customers.tag("old", 2)
     store.dataset("runs").register(store.namespace("runs/x").latest(), tags=["best"])
+
+
+def _fill_runs(store: vds.Store) -> None:
+    with store.run("train", inputs={"clean": "team/clean@2/from", "raw": "team/raw"}, params={"größe": 1, "lr": "0.1"}) as run:
+        with store.namespace("models").transaction("of a run") as tx:
+            tx.write_text("model.txt", WORDS)
+        run.output(tx.version, "model", "/somewhere")
+        with store.run("eval", inputs=["models@1"], kind="step", key="b3:00", key_parts={"code": "1"}) as step:
+            pass
+    again = store.run("eval", kind="step", parent=run.id, key="b3:00", key_parts={"code": "1"})
+    again.end("completed", reused=step.id)
+    failed = store.run("fails")
+    failed.end("failed", "exit code 1")

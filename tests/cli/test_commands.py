@@ -11,7 +11,7 @@ from tests.cli.conftest import Cli
 
 VERSION_KEYS = {
     *("namespace", "number", "path", "uri", "operation", "digest", "parent", "created_at", "author", "message", "labels"),
-    *("file_count", "size_bytes"),
+    *("run", "file_count", "size_bytes"),
 }
 RESULT_KEYS = {
     *("uri", "namespace", "number", "created", "created_namespace", "uploaded", "skipped", "changed_but_skipped", "removed"),

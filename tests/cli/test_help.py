@@ -17,7 +17,7 @@ COMMON = ("--store", "--index", "--json", "-q", "-v")
 COMMANDS = {
     *("init", "upload", "download", "checkout", "status", "ls", "cat", "show", "log", "diff", "rollback", "revert", "copy", "rm"),
     *("register", "tag", "untag", "tx", "verify", "doctor", "index", "demo", "cache", "share", "export", "lock", "now"),
-    *("expire", "gc", "fsck", "adopt"),
+    *("expire", "gc", "fsck", "adopt", "run", "runs", "where", "why", "graph"),
 }
 
 

@@ -60,7 +60,7 @@ def add_to(group: click.Group) -> None:
         ignore_comments: bool,
         command_line: Sequence[str],
     ) -> None:
-        """Run a command, and record it: what it reads, what it writes, how it ended.
+        """Run a command, and record what it reads and writes.
 
         A Python script finds vds where it imports azureml, unless the real package is installed. Exits as the command does.
         """
@@ -86,6 +86,8 @@ def add_to(group: click.Group) -> None:
                 opened.end("canceled" if code in (-signal.SIGINT, 130) else "failed", f"exit code {code}")
         shell.note(f"run {opened.id} {opened.status}")
         context.exit(code if code >= 0 else 128 - code)
+
+    run.allow_interspersed_args = False  # what stands behind the command is the command's
 
 
 def _check_no_sdk() -> None:

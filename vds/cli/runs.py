@@ -152,7 +152,10 @@ def _add_where(group: click.Group) -> None:
     )
     @click.argument("path", metavar="PATH-OR-URI")
     def where(shell: Shell, path: str) -> None:
-        """Say which run and version a path belongs to, or who made a version, and from what."""
+        """Say whose a path is, or who made a version.
+
+        A local path that a run wrote to or read from: its run, step and version. A version: its run, and what that run read.
+        """
         from vds.store.where import find_where
 
         with shell.connect(read_only=True) as store:
@@ -202,7 +205,7 @@ def _add_why(group: click.Group) -> None:
     )
     @click.argument("step", metavar="STEP|RUN")
     def why(shell: Shell, step: str) -> None:
-        """Say why a step ran, or why its earlier result was used again."""
+        """Say why a step ran, or was not run again."""
         with shell.connect(read_only=True) as store:
             now, before = _find_steps(store, step)
             differing = _differing(now, before)
@@ -279,7 +282,10 @@ def _add_graph(group: click.Group) -> None:
     @click.argument("what", required=False, metavar="[RUN|REF]")
     @click.option("--mermaid", is_flag=True, help="Print a flowchart in Mermaid's language.")
     def graph(shell: Shell, what: str | None, mermaid: bool) -> None:
-        """Show what came from what: runs, and the versions they read and wrote."""
+        """Show what came from what.
+
+        Runs, and the versions they read and wrote: of a pipeline, or all that led to a version.
+        """
         from vds.store.lineage import graph_of_run, graph_of_version
 
         with shell.connect(read_only=True) as store:
@@ -291,7 +297,7 @@ def _add_graph(group: click.Group) -> None:
 
 
 def _last_run(store: Store) -> str:
-    found = store.runs(parent="", kind="pipeline", limit=1) or store.runs(parent="", limit=1)
+    found = store.runs(kind="pipeline", limit=1) or store.runs(parent="", limit=1)
     if not found:
         raise NotFoundError("there are no runs in this store", hint="vds run -- COMMAND records one")
     return found[0].id

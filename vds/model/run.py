@@ -168,8 +168,8 @@ class RunRecord:
             status=None if is_open else cast(EndStatus, fields.one_of("status", get_args(EndStatus))),
             ended_at=None if fields.is_null("ended_at") else fields.parsed("ended_at", parse_written_moment),
             error=fields.text("error"),
-            inputs=[Place.parse(one) for one in fields.each("inputs")],
-            outputs=[Place.parse(one) for one in fields.each("outputs")],
+            inputs=tuple(Place.parse(one) for one in fields.each("inputs")),
+            outputs=tuple(Place.parse(one) for one in fields.each("outputs")),
         )
         if found.record_key != key or (found.ended_at is None) is not is_open:
             raise fields.wrong("run", "which does not belong under this key")
