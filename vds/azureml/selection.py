@@ -236,10 +236,8 @@ class Selection:
 
     def record(self, name: str | None = None) -> None:
         """Note on the current run, if there is one, that it read this."""
-        recorder = getattr(self.store, "record_input", None)
-        if recorder is not None:
-            for version in self.pins():
-                recorder(version, name=name)
+        for version in self.pins():
+            self.store.record_input(version, name or "")
 
 
 def select(source: object) -> Selection:

@@ -1,7 +1,7 @@
 """What is done to the real SDK and to vds alike, and where the two are to differ, each with the reason.
 
 A difference is written down with the field it is in (`blobs`, `local`, or a field of one step: `0.lines`). Both sides must then
-really differ there, so that the list is never longer than it needs to be.
+really differ there, so that the list is never longer than it needs to be. The reasons are those of vds/azureml/README.md.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 A_TREE = {"src/a.txt": "a", "src/sub/b.txt": "b", "src/sub/deep/c.txt": "c"}
 
 NORMAL_PATHS = "keys are normal paths in vds, and what is returned says where the files really are"
-LOUD = "a wrong call raises one kind of error in vds, an UserErrorException that says what to do"
+LOUD = "a wrong call raises one kind of error in vds, an error that says what to do"
 TOLERANT = "vds takes any path-like object"
 IDENTITY = "vds needs no key: it finds the identity of whoever runs it"
 FILES_AND_DIRECTORIES = "a name is a file or a directory in vds, as on a disk; blobs can be both, and then cannot be downloaded"

@@ -120,9 +120,11 @@ class VdsSide:
         """Return a datastore, with a key or without."""
         from vds.azureml.core import Datastore
 
-        return Datastore.register_azure_blob_container(
+        made = Datastore.register_azure_blob_container(
             self.workspace, "ds", "container", "account", account_key=key, overwrite=True
         )
+        made.vds_plain = lambda prefix: []  # type: ignore[method-assign]  # the registered container is not there
+        return made
 
     def blobs(self) -> dict[str, str]:
         """Return what is in it."""

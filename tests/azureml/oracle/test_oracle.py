@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 
+import vds.azureml
 from tests.azureml.oracle.cases import CASES, Case
 from tests.azureml.oracle.install import SdkError, find_sdk
-
-pytestmark = [pytest.mark.sdk, pytest.mark.slow]
 
 Results = dict[str, dict[str, Any]]
 PLAYER = Path(__file__).with_name("player.py")
@@ -74,6 +73,8 @@ def fields(result: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.sdk
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_vds_does_what_the_sdk_does(results: tuple[Results, Results], case: Case) -> None:
     sdk, own = (fields(side[case.name]) for side in results)
@@ -84,6 +85,13 @@ def test_vds_does_what_the_sdk_does(results: tuple[Results, Results], case: Case
             assert own[name] != theirs, f"{name} does not differ any more"
         elif name.partition(".")[0] not in is_free:  # where only one side raises, it is the only one with no result
             assert own[name] == theirs, name
+
+
+def test_the_page_gives_every_reason() -> None:
+    page = (Path(vds.azureml.__file__).parent / "README.md").read_text(encoding="utf-8")
+    reasons = {reason for case in CASES for reason in case.differences.values()}
+    assert {reason for reason in reasons if f"- {reason}" not in page} == set()
+    assert f"{len(CASES)} cases" in page
 
 
 def test_there_are_enough_cases_with_names_of_their_own() -> None:

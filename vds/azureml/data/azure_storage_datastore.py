@@ -16,11 +16,12 @@ from vds.azureml.data.telling import tell_of_upload
 from vds.azureml.exceptions import ConflictException
 from vds.azureml.globs import clean_path
 from vds.azureml.notices import write_lines
-from vds.azureml.plainpart import find_plain
+from vds.azureml.plainpart import find_plain, list_plain
 from vds.azureml.registrations import DEFAULT_ENDPOINT, DEFAULT_PROTOCOL, Registration, Registrations, find_secret
 from vds.azureml.selection import Part
 from vds.errors import ConflictError
 from vds.store import Namespace, UploadResult
+from vds.store.plain import PlainBlob
 
 if TYPE_CHECKING:
     from vds.azureml.core.workspace import Workspace
@@ -224,6 +225,10 @@ class AzureBlobDatastore:
     def vds_pin(self, place: str) -> Part | None:
         """Return the plain blobs of the registered container at a path or glob, pinned; None when there are none."""
         return find_plain(self, place)
+
+    def vds_plain(self, prefix: str) -> list[PlainBlob]:
+        """Return the plain blobs of the registered container whose names begin with a text, by name."""
+        return list_plain(self, prefix)
 
     def _send(
         self, files: LocalFiles, target: str, upload: Upload, *, overwrite: bool, show_progress: bool, strict: bool

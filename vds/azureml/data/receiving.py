@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from vds.azureml.globs import clean_path
 from vds.azureml.notices import say, write_lines
-from vds.azureml.plainpart import download_blobs, list_plain
+from vds.azureml.plainpart import download_blobs
 from vds.azureml.selection import PATTERNS_A_CALL, Selection, VersionPart, find_latest
 from vds.store import Version
 
@@ -51,7 +51,7 @@ def download_files(datastore: AzureBlobDatastore, asked: Download) -> int:
     prefix = clean_prefix(asked.prefix)
     version = find_latest(datastore)
     names = [] if version is None else list(names_under(version, prefix))
-    plain = [] if names else list_plain(datastore, prefix)
+    plain = [] if names else datastore.vds_plain(prefix)
     names = names or [blob.name for blob in plain]
     tell_of_directories(names, prefix)
     wanted = without_existing(names, asked)
