@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from vds.azureml.configuration import WorkspaceFacts
 from vds.azureml.core.pipelinerun import PipelineRun, StepRun
 from vds.azureml.core.run import Run
 from vds.azureml.core.script_run_config import ScriptRunConfig
@@ -88,9 +89,9 @@ class Experiment:
 
     def get_runs(self, *_: object, **__: object) -> Iterator[Run]:
         """Yield the experiment's runs, newest first."""
-        for info in self.workspace.store.runs(parent=""):
-            if info.params.get("experiment") == self.name:
-                yield Run.of(self, info.id)
+        found = [info for info in self.workspace.store.runs() if info.params.get("experiment") == self.name]
+        own = {info.id for info in found}
+        yield from (Run.of(self, info.id) for info in found if info.parent not in own)
 
 
 class _Submission:
@@ -115,13 +116,17 @@ class _Submission:
             )
         return store
 
+    @property
+    def _params(self) -> dict[str, str]:
+        return {"experiment": self._experiment.name, **{f"tag {key}": str(value) for key, value in self._tags.items()}}
+
     def submit_script(self, config: ScriptRunConfig, inputs: Mapping[str, Any]) -> StepRun:
         call = config.vds_call([_named(name, one) for name, one in inputs.items()])
         spec = read_step(call, {}, set())
         check_scripts([spec])
         conductor = Conductor(self._work(""), [spec], order_steps([spec]))
         conductor.start()
-        return StepRun.begun(self._experiment, conductor, spec.name, tags=self._tags)
+        return StepRun.begun(self._experiment, conductor, spec.name)
 
     def submit_pipeline(self, pipeline: Any, values: Mapping[str, Any], *, goes_on: bool) -> PipelineRun:
         pipeline.check_values(values)
@@ -129,8 +134,7 @@ class _Submission:
         waits = order_steps(specs)
         check_scripts(specs)
         store = self._store
-        params = {"experiment": self._experiment.name, **{f"tag {key}": value for key, value in self._tags.items()}}
-        params |= {f"parameter {name}": str(value) for name, value in values.items()}
+        params = {**self._params, **{f"parameter {name}": str(value) for name, value in values.items()}}
         run = store.run(self._experiment.name, params=params, kind="pipeline")
         try:
             work = self._work(run.id, pipeline.default_datastore)
@@ -149,9 +153,10 @@ class _Submission:
             store=self._store,
             default_datastore=default.name,
             experiment=self._experiment.name,
-            workspace_name=workspace.name,
+            workspace=WorkspaceFacts(workspace.subscription_id, workspace.resource_group, workspace.name),
             register=partial(_register, workspace),
             parent=parent,
+            params={"experiment": self._experiment.name} if parent else self._params,
             regenerates=self._regenerates,
             ignores_comments=self._ignores_comments,
         )

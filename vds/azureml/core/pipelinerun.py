@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ class StepRun(Run):
     _step_name = ""
 
     @classmethod
-    def begun(cls, experiment: Experiment, conductor: Conductor, name: str, *, tags: Mapping[str, str] | None = None) -> StepRun:
+    def begun(cls, experiment: Experiment, conductor: Conductor, name: str) -> StepRun:
         """Return the run of a step that was handed to a conductor, once it is recorded."""
         waited_s = 0.0
         while name not in conductor.begun and not conductor.is_over() and waited_s < BEGIN_S:
@@ -47,7 +48,6 @@ class StepRun(Run):
             conductor.begun[name] = result.run
         made = cls(experiment, conductor.begun[name])
         made._conductor, made._step_name = conductor, name
-        made._tags = dict(tags or {})
         return made
 
     @property
@@ -74,9 +74,10 @@ class StepRun(Run):
         Raises:
             ActivityFailedException: it failed, and `raise_on_error`.
         """
-        if self._conductor is not None:
-            _wait(self._conductor, [self._step_name] if show_output else [], timeout_seconds)
-            _raise_failure(self._conductor, raise_on_error)
+        conductor, name = self._conductor, self._step_name
+        if conductor is not None:
+            _wait(conductor, [name] if show_output else [], timeout_seconds, lambda: name in conductor.results)
+            _raise_failure(conductor, [name], raise_on_error)
         return self.get_details() if self._info_parent() == "" else FINISHED
 
     def _info_parent(self) -> str:
@@ -88,8 +89,7 @@ class StepRun(Run):
         directory = find_run_directory(self.id)
         if directory is not None and (directory / CODE / LOG).exists():
             return (directory / CODE / LOG).read_text(encoding="utf-8", errors="replace")
-        version = self._artifacts()
-        return version.read_text(LOG) if version is not None and version.exists(LOG) else ""
+        return next((version.read_text(LOG) for version in self._artifacts() if version.exists(LOG)), "")
 
     get_job_log = get_stderr_log = get_stdout_log
 
@@ -181,9 +181,9 @@ class PipelineRun(Run):
         if conductor is None:
             return FINISHED if self.status == "Completed" else self.status
         shown = [step.name for step in conductor.steps] if show_output else []
-        if not _wait(conductor, shown, timeout_seconds):
+        if not _wait(conductor, shown, timeout_seconds, conductor.is_over):
             return "Running"
-        _raise_failure(conductor, raise_on_error)
+        _raise_failure(conductor, list(conductor.results), raise_on_error)
         status = self.status
         write_lines(
             ["", "PipelineRun Execution Summary", "==============================", f"PipelineRun Status: {_shown(status)}"]
@@ -200,12 +200,12 @@ def _shown(status: str) -> str:
     return FINISHED if status == "Completed" else status
 
 
-def _wait(conductor: Conductor, shown: list[str], timeout_s: float) -> bool:
-    """Wait for the end, printing what some steps print; Ctrl-C stops the steps."""
+def _wait(conductor: Conductor, shown: list[str], timeout_s: float, is_over: Callable[[], bool]) -> bool:
+    """Wait until something is over, printing what some steps print; Ctrl-C stops the steps."""
     tails = {name: _Tail(name) for name in shown}
     deadline_s = time.monotonic() + min(timeout_s, 10.0**9)
     try:
-        while not conductor.wait(min(SHOW_S, max(0.0, deadline_s - time.monotonic()))):
+        while not conductor.wait(min(SHOW_S, max(0.0, deadline_s - time.monotonic()))) and not is_over():
             for tail in tails.values():
                 tail.show(conductor)
             if time.monotonic() >= deadline_s:
@@ -227,6 +227,7 @@ class _Tail:
         self._name = name
         self._offset = 0
         self._is_begun = False
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def show(self, conductor: Conductor) -> None:
         run = conductor.begun.get(self._name)
@@ -243,7 +244,7 @@ class _Tail:
             file.seek(self._offset)
             body = file.read()
         self._offset += len(body)
-        sys.stdout.write(body.decode(errors="replace"))
+        sys.stdout.write(self._decoder.decode(body))
 
     def close(self, conductor: Conductor) -> None:
         result = conductor.results.get(self._name)
@@ -252,11 +253,11 @@ class _Tail:
             write_lines([f"StepRun({self._name}) Status: {_shown(result.status.capitalize())}{reused}"])
 
 
-def _raise_failure(conductor: Conductor, raises: bool) -> None:
-    failed = [result for result in conductor.results.values() if result.status == "failed"]
+def _raise_failure(conductor: Conductor, names: list[str], raises: bool) -> None:
+    failed = [conductor.results[name] for name in names if conductor.results[name].status == "failed"]
     if failed and raises:
         first = failed[0]
-        others = [result.name for result in conductor.results.values() if result.status != "completed" and result is not first]
+        others = [name for name in names if conductor.results[name].status != "completed" and name != first.name]
         more = f"; not completed either: {', '.join(others)}" if others else ""
         raise ActivityFailedException(
             f"step {first.name!r} failed: {first.error}{more}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from vds.azureml.local import artifacts
 from vds.azureml.local.stepwork import STEP_DIRECTORY
 from vds.azureml.local.workdir import METRICS
 from vds.azureml.notices import say_once, write_lines
-from vds.errors import ConflictError, VdsError
+from vds.errors import VdsError
 from vds.model.run import RunStatus
 from vds.provenance import RUN_VARIABLE
 from vds.store import Run as StoreRun
@@ -51,9 +50,9 @@ class Run:
         self._id = run_id or ""
         self._own: StoreRun | None = None
         self._is_step = False
-        self._tags: dict[str, str] = {}
-        self._properties: dict[str, str] = {}
-        self._metrics: Path | None = None
+        self._file: Path | None = None
+        self._lines: list[str] = []
+        self._notes = f"metrics-{uuid.uuid4().hex}.jsonl"
 
     @staticmethod
     def get_context(allow_offline: bool = True, used_for_context_manager: bool = False, **_: object) -> Run:
@@ -66,7 +65,7 @@ class Run:
         if uid and STEP_DIRECTORY in os.environ:
             made = Run(None, uid)
             made._is_step = True
-            made._metrics = Path(os.environ[STEP_DIRECTORY], METRICS)
+            made._file = Path(os.environ[STEP_DIRECTORY], METRICS)
             return made
         if not allow_offline:
             raise RunEnvironmentException("this process works for no run", hint="submit the script with Experiment.submit")
@@ -234,8 +233,8 @@ class Run:
         Raises:
             NotFoundException: it has none of this name.
         """
-        version = self._artifacts()
-        if version is None or not version.exists(name):
+        version = next((version for version in self._artifacts() if version.exists(name)), None)
+        if version is None:
             raise NotFoundException(f"run {self.id} has kept no file {name!r}", hint="run.get_file_names()")
         target = Path(output_file_path or os.path.basename(name))
         if target.is_dir():
@@ -251,8 +250,8 @@ class Run:
 
     def get_file_names(self) -> list[str]:
         """Return the names of the files that were kept with the run."""
-        version = self._artifacts()
-        return [] if version is None else [entry.path for entry in version.entries()]
+        names = {entry.path for version in self._artifacts() for entry in version.entries()}
+        return sorted(name for name in names if not artifacts.is_notes(name))
 
     def log(self, name: str, value: Any, description: str = "", step: int | None = None) -> None:
         """Keep a metric, and print it where no run is submitted."""
@@ -283,34 +282,31 @@ class Run:
     log_confusion_matrix = log_accuracy_table = log_residuals = log_predictions = log_table
 
     def get_metrics(self, name: str | None = None, **_: object) -> dict[str, Any]:
-        """Return what was logged: name → value, or the list of values."""
-        if self._metrics is not None and self._metrics.exists():
-            found = artifacts.read_metrics(iter(self._metrics.read_text(encoding="utf-8").splitlines()))
-        else:
-            version = self._artifacts()
-            kept = version is not None and version.exists(METRICS)
-            found = artifacts.read_metrics(iter(version.read_text(METRICS).splitlines())) if version and kept else {}
+        """Return what was logged: name → value, or the list of values where there are several."""
+        found = {key: values[0] if len(values) == 1 else values for key, values in self._noted("name").items()}
         return found if name is None else {key: value for key, value in found.items() if key == name}
 
     def tag(self, key: str, value: str | None = None) -> None:
-        """Tag the run, for as long as this object lives; params of a run are for ever."""
-        self._tags[key] = str(value)
+        """Tag the run."""
+        self._note("tag", key, str(value))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Tag the run with several."""
-        self._tags.update(tags)
+        for key, value in tags.items():
+            self.tag(key, value)
 
     def get_tags(self) -> dict[str, str]:
         """Return the tags."""
         info = self._info
         given = {} if info is None else {key[4:]: value for key, value in info.params.items() if key.startswith("tag ")}
-        return {**given, **self._tags}
+        return given | {key: values[-1] for key, values in self._noted("tag").items()}
 
     tags = property(get_tags)
 
     def add_properties(self, properties: Mapping[str, str]) -> None:
-        """Note properties, for as long as this object lives."""
-        self._properties.update(properties)
+        """Note properties."""
+        for key, value in properties.items():
+            self._note("property", key, str(value))
 
     def get_properties(self) -> dict[str, str]:
         """Return what is known of how it ran: whether an earlier result was used again, too."""
@@ -320,7 +316,7 @@ class Run:
             known["azureml.isreused"] = "true" if info.reused else "false"
             if info.reused:
                 known["azureml.reusedrunid"] = info.reused
-        return {**known, **self._properties}
+        return known | {key: values[-1] for key, values in self._noted("property").items()}
 
     properties = property(get_properties)
 
@@ -376,16 +372,18 @@ class Run:
         outputs = {place.name: place for place in info.outputs}
         if name in outputs:
             return outputs[name]
-        kept = self._artifacts()
-        if name in ("output", "outputs") and kept is not None and kept.exists("outputs"):
+        kept = next((version for version in self._artifacts() if version.exists("outputs")), None)
+        if name in ("output", "outputs") and kept is not None:
             return RunPlace(name, kept.namespace, kept.number, f"{kept.path}/outputs", "")
         shown = ", ".join(sorted(outputs)) or "none"
         raise NotFoundException(f"run {self.id} ({self.name}) has no output {name!r}; it has {shown}", hint=f"vds runs {self.id}")
 
-    def _artifacts(self) -> Version | None:
-        """Return what was kept with the run; of a step that was not run again, with the run whose result it has."""
-        info = self._recorded()
-        return artifacts.find_artifacts(self._store, info.id) or artifacts.find_artifacts(self._store, info.reused or info.id)
+    def _artifacts(self) -> list[Version]:
+        """Return what was kept with the run; of a step that was not run again, also with the run whose result it has."""
+        info = self._info
+        runs = [] if info is None else [info.id, *([info.reused] if info.reused else [])]
+        found = [artifacts.find_artifacts(self._store, run) for run in runs]
+        return [version for version in found if version is not None]
 
     @property
     def _store(self) -> Store:
@@ -408,37 +406,56 @@ class Run:
     def _begin(self, name: str, parent: str | None = None) -> None:
         self._own = self._store.run(name, params={"experiment": self.experiment.name}, parent=parent)
         self._id = self._id or self._own.id
-        self._metrics = Path(tempfile.mkdtemp(prefix="vds-run-"), METRICS)
-        atexit.register(_end_at_exit, self)
+        atexit.register(_end_at_exit, self, os.getpid())
 
     def _end(self, status: Any, why: str) -> None:
         if self._is_step or (self._own is None and not self._id.startswith("OfflineRun_")):
             return  # who runs it says how it ended
         self._recorded()
         assert self._own is not None
-        self._keep_metrics()
+        if self._lines:
+            artifacts.keep_text(self._store, self._own.id, METRICS, "".join(self._lines))
+            self._lines = []
         self._own.end(status, why)
 
-    def _keep_metrics(self) -> None:
-        if self._own is not None and self._metrics is not None and self._metrics.exists():
-            artifacts.keep_file(self._store, self._own.id, METRICS, self._metrics)
-
     def _log(self, what: str, name: str, value: Any) -> None:
-        if not self._is_step and self._id.startswith("OfflineRun_"):
+        if self._id.startswith("OfflineRun_"):
             write_lines([f"Attempted to log {what} {name}:", str(value)])
-            self._recorded()
-        if self._metrics is None:
-            raise ConflictError(f"run {self.id} is not this process's", hint="log from the script that the run runs")
-        with self._metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"name": name, "value": _plain(value)}) + "\n")
+        self._note("name", name, value)
+
+    def _note(self, kind: artifacts.NoteKind, name: str, value: Any) -> None:
+        """Note something; of a run that this process does, it is kept when that ends, of any other one at once."""
+        line = artifacts.note_line(kind, name, _plain(value))
+        if self._file is not None:
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(line)
+            return
+        run = self._recorded().id
+        self._lines.append(line)
+        if self._own is None or self._own.status != "running":
+            artifacts.keep_text(self._store, run, self._notes, "".join(self._lines))
+
+    def _noted(self, kind: artifacts.NoteKind) -> dict[str, list[Any]]:
+        return artifacts.read_notes(self._all_notes(), kind)
+
+    def _all_notes(self) -> Iterator[str]:
+        """Yield the lines that are kept, and those of this process that are not yet."""
+        for version in self._artifacts():
+            for entry in version.entries():
+                if artifacts.is_notes(entry.path) and not (entry.path == METRICS and self._file is not None):
+                    yield from version.read_text(entry.path).splitlines()
+        if self._file is not None and self._file.exists():
+            yield from self._file.read_text(encoding="utf-8").splitlines()
+        if self._own is not None and self._own.status == "running":
+            yield from self._lines
 
 
 _offline: Run | None = None
 
 
-def _end_at_exit(run: Run) -> None:
-    """End what a script began and did not end: as it went."""
-    if run._own is None or run._own.status != "running":
+def _end_at_exit(run: Run, pid: int) -> None:
+    """End what a script began and did not end: as it went. A child that was forked leaves it to its parent."""
+    if os.getpid() != pid or run._own is None or run._own.status != "running":
         return
     try:
         if hasattr(sys, "last_value"):

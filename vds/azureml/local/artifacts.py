@@ -1,15 +1,16 @@
-"""What a run leaves beside its outputs: `outputs/`, `logs/`, what it printed, what it measured. Kept whatever became of it.
+"""What a run leaves beside its outputs: `outputs/`, `logs/`, what it printed, what it noted. Kept whatever became of it.
 
-They are files of the namespace `azureml/artifacts`, below the id of their run.
+They are files of the namespace `azureml/artifacts`, below the id of their run. Notes (metrics, tags, properties) are lines of
+JSON: those of the process that does the run in one file, those of any other process in a file of its own.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from vds.azureml.local.workdir import LOG, METRICS
 from vds.errors import EntryNotFoundError, NotFoundError
@@ -17,6 +18,9 @@ from vds.store import Store, UploadResult, Version
 
 NAMESPACE = "azureml/artifacts"
 DIRECTORIES = ("outputs", "logs", os.path.dirname(LOG))
+
+NoteKind: TypeAlias = Literal["name", "tag", "property"]
+"""What a line tells of, by the word before the name: a metric, a tag, a property."""
 
 
 def collect(store: Store, run: str, directory: Path, *, only_logs: bool = False) -> UploadResult | None:
@@ -45,6 +49,12 @@ def keep_file(store: Store, run: str, name: str, source: Path) -> None:
             target.write(piece)
 
 
+def keep_text(store: Store, run: str, name: str, text: str) -> None:
+    """Keep a text under a name."""
+    with store.namespace(NAMESPACE).transaction(f"{name} of {run}") as tx:
+        tx.write_text(f"{run}/{name}", text)
+
+
 def find_artifacts(store: Store, run: str) -> Version | None:
     """Return what a run has left, seen from there; None when there is nothing."""
     try:
@@ -53,14 +63,24 @@ def find_artifacts(store: Store, run: str) -> Version | None:
         return None
 
 
-def read_metrics(lines: Iterator[str]) -> dict[str, Any]:
-    """Return the metrics of a run: name → value, or the list of values where it was logged more than once."""
+def note_line(kind: NoteKind, name: str, value: Any) -> str:
+    """Return the line that tells of something."""
+    return json.dumps({kind: name, "value": value}) + "\n"
+
+
+def is_notes(name: str) -> bool:
+    """Return whether a file of a run holds notes."""
+    stem, _, suffix = METRICS.partition(".")
+    return name == METRICS or (name.startswith(f"{stem}-") and name.endswith(f".{suffix}"))
+
+
+def read_notes(lines: Iterable[str], kind: NoteKind) -> dict[str, list[Any]]:
+    """Return everything of one kind: name → its values, in the order they were noted."""
     found: dict[str, list[Any]] = {}
     for line in lines:
-        if line.strip():
-            said = json.loads(line)
-            found.setdefault(said["name"], []).append(said["value"])
-    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
+        if line.strip() and kind in (said := json.loads(line)):
+            found.setdefault(said[kind], []).append(said["value"])
+    return found
 
 
 def _files(directory: Path) -> Iterator[Path]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vds.azureml.configuration import WorkspaceFacts
 from vds.azureml.data.data_reference import DataReference
 from vds.azureml.exceptions import UserErrorException
 from vds.azureml.local import artifacts
@@ -73,6 +74,7 @@ class Work:
 
     Attributes:
         parent: the pipeline's run; empty for a script by itself.
+        params: of each step's run.
         regenerates: whether no earlier result is used.
         ignores_comments: whether comments and layout of Python files make no difference.
         register: registers a selection as a dataset: (selection, Registration) → nothing.
@@ -81,9 +83,10 @@ class Work:
     store: Store
     default_datastore: str
     experiment: str
-    workspace_name: str
+    workspace: WorkspaceFacts
     register: Callable[[Selection, Any], None]
     parent: str = ""
+    params: Mapping[str, str] = field(default_factory=dict)
     regenerates: bool = False
     ignores_comments: bool = False
     is_canceled: Callable[[], bool] = bool
@@ -152,7 +155,7 @@ def carry_out(work: Work, step: StepSpec, made: Mapping[Port, Made]) -> StepResu
     run = work.store.run(
         step.name,
         inputs={},
-        params=_params(step),
+        params=_params(work, step),
         kind="step",
         parent=work.parent,
         key=key if step.allow_reuse else "",
@@ -175,13 +178,14 @@ def carry_out(work: Work, step: StepSpec, made: Mapping[Port, Made]) -> StepResu
 
 
 def _note_failure(work: Work, step: StepSpec, why: str) -> str:
-    run = work.store.run(step.name, params=_params(step), kind="step", parent=work.parent)
+    run = work.store.run(step.name, params=_params(work, step), kind="step", parent=work.parent)
     run.end("failed", why)
     return run.id
 
 
-def _params(step: StepSpec) -> dict[str, str]:
+def _params(work: Work, step: StepSpec) -> dict[str, str]:
     return {
+        **work.params,
         "script": step.script,
         "source_directory": os.fspath(step.source_directory.resolve()),
         "arguments": " ".join(_word(argument) for argument in step.arguments),
@@ -336,7 +340,9 @@ class _Execution:
             "AZUREML_ROOT_RUN_ID": work.parent or self._run.id,
             "AZUREML_ARM_PROJECT_NAME": work.experiment,
             "AZUREML_EXPERIMENT_NAME": work.experiment,
-            "AZUREML_ARM_WORKSPACE_NAME": work.workspace_name,
+            "AZUREML_ARM_SUBSCRIPTION": work.workspace.subscription_id,
+            "AZUREML_ARM_RESOURCEGROUP": work.workspace.resource_group,
+            "AZUREML_ARM_WORKSPACE_NAME": work.workspace.name,
             "AZUREML_ENTRY_SCRIPT": step.script,
             "AZUREML_DATASET_ENVIRONMENT_VARS": ",".join(f"{name}:{modes[name]}" for name in inputs),
             "AZUREML_DATASET_FILE_OUTPUTS": ";".join(port.name for port in outputs),
