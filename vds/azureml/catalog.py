@@ -126,7 +126,7 @@ def get(store: Store, name: str, version: int | str = "latest") -> Registered:
     try:
         release = store.dataset(inner).release(version)
     except NotFoundError as err:
-        raise _not_there(store, name, version) from err
+        raise _not_there(store, name, version, f"{err.message}; ") from err
     if release.number <= _hidden(store, inner):
         raise _not_there(store, name, version)
     return _registered(store, release)
@@ -234,9 +234,10 @@ def _last_number(store: Store, inner: str) -> int:
         return 0
 
 
-def _not_there(store: Store, name: str, version: int | str) -> NotFoundException:
+def _not_there(store: Store, name: str, version: int | str, why: str = "") -> NotFoundException:
     known = sorted(shown for shown, _ in list_all(store))
     shown = ", ".join(known[:10]) + (f" and {len(known) - 10} more" if len(known) > 10 else "") or "none"
     return NotFoundException(
-        f'Cannot find dataset registered with name "{name}" (version: {version}) in the workspace.', hint=f"registered: {shown}"
+        f'Cannot find dataset registered with name "{name}" (version: {version}) in the workspace.',
+        hint=f"{why}registered: {shown}",
     )
