@@ -168,6 +168,12 @@ def author(environ: Mapping[str, str] | None = None, credential_principal: str |
 
 def describe_command(argv: Iterable[str]) -> str:
     """Return a command line as a shell would read it, without its secrets, at most 4 KiB."""
+    # Cut only now: half of a secret no longer looks like one.
+    return cut(" ".join(shlex.quote(cut(word, COMMAND_BYTES_MAX)) for word in safe_words(argv)), COMMAND_BYTES_MAX)
+
+
+def safe_words(argv: Iterable[str]) -> list[str]:
+    """Return the words of a command line, `***` in the place of its secrets."""
     shown, secret_follows = [], False
     for argument in argv:
         name, is_pair, _ = argument.partition("=")
@@ -176,11 +182,18 @@ def describe_command(argv: Iterable[str]) -> str:
         elif is_pair and _SECRET_FLAG.fullmatch(name):
             shown.append(f"{name}=***")
         else:
-            # Before it is cut: half of a secret no longer looks like one.
-            safe = redact(_PASSWORD.sub(lambda match: f"{match[1] or match[2]}***", argument))
-            shown.append(shlex.quote(cut(safe, COMMAND_BYTES_MAX)))
+            shown.append(_without_passwords(argument))
         secret_follows = _SECRET_FLAG.fullmatch(argument) is not None
-    return cut(" ".join(shown), COMMAND_BYTES_MAX)
+    return shown
+
+
+def without_secrets(values: Mapping[str, str]) -> dict[str, str]:
+    """Return named values, `***` in the place of each that is called like a secret, and of what looks like one in others."""
+    return {name: "***" if _SECRET_FLAG.fullmatch(f"--{name}") else _without_passwords(value) for name, value in values.items()}
+
+
+def _without_passwords(text: str) -> str:
+    return redact(_PASSWORD.sub(lambda match: f"{match[1] or match[2]}***", text))
 
 
 def cut(text: str, bytes_max: int) -> str:

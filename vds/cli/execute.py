@@ -18,9 +18,14 @@ import click
 from vds.cli.options import command
 from vds.cli.shell import Shell
 from vds.errors import InvalidInputError, NotFoundError
+from vds.provenance import describe_command
 
 if TYPE_CHECKING:
     from vds.store import Run, Store
+
+
+NAME_CHARS_MAX = 100
+"""Of a command line that names a run."""
 
 
 def add_to(group: click.Group) -> None:
@@ -72,11 +77,11 @@ def add_to(group: click.Group) -> None:
         words = [sys.executable, *command_line] if is_script else list(command_line)
         _check_command(words, is_script=is_script)
         named_inputs = dict(_named_input(one) for one in inputs)
-        named_params = {"command": " ".join(command_line), **dict(_pair(one, "--param") for one in params)}
+        named_params = {"command": describe_command(command_line), **dict(_pair(one, "--param") for one in params)}
         wanted = [_pair(one, "--output") for one in outputs]
         with ExitStack() as stack:
             store = stack.enter_context(_connect(shell, has_face=has_face))
-            label = name or (Path(command_line[0]).name if is_script else " ".join(command_line)[:200])
+            label = name or (Path(command_line[0]).name if is_script else describe_command(command_line)[:NAME_CHARS_MAX])
             opened = stack.enter_context(store.run(label, inputs=named_inputs, params=named_params))
             # Only now: entering the run has put its id into the environment.
             code = _carry_out(words, {**os.environ, **environ, **_store_variables(store)})

@@ -22,6 +22,7 @@ RUN_FIELD = "vds.run"
 """What the provenance of a version calls the run that wrote it."""
 NAME_BYTES_MAX = 512
 PARAMS_MAX = 1024
+PARAM_BYTES_MAX = 16 * 1024
 
 RunKind = Literal["run", "pipeline", "step"]
 EndStatus = Literal["completed", "failed", "canceled"]
@@ -196,7 +197,7 @@ def check_params(params: Mapping[str, object] | None) -> dict[str, str]:
     """Return parameters as text, if they may be recorded; what looks like a secret is for the caller not to pass.
 
     Raises:
-        InvalidInputError: more than 1 024, or one without a name.
+        InvalidInputError: more than 1 024, or one without a name, longer than 16 KiB, or no text.
     """
     given = dict(params or {})
     if len(given) > PARAMS_MAX:
@@ -204,4 +205,20 @@ def check_params(params: Mapping[str, object] | None) -> dict[str, str]:
     for name in given:
         if not isinstance(name, str) or not name:
             raise InvalidInputError(f"param {name!r}: names must be text", hint="params={'learning_rate': 0.1}")
-    return {name: str(value) for name, value in given.items()}
+    texts = {name: str(value) for name, value in given.items()}
+    for name, text in texts.items():
+        if len(text.encode(errors="surrogatepass")) > PARAM_BYTES_MAX:
+            raise InvalidInputError(
+                f"param {name!r} has more than {PARAM_BYTES_MAX} bytes", hint="write it to a file, and upload that"
+            )
+        if "\0" in text + name or not _is_unicode(text + name):
+            raise InvalidInputError(f"param {name!r} is no valid text")
+    return texts
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

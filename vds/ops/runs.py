@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from vds.blobs.objects import RecordDivergedError, fresh_ulid, put_record, read_record
 from vds.engine.doors import Doors
 from vds.engine.resume import is_gone, own_process
-from vds.errors import NotFoundError
+from vds.errors import NotFoundError, redact
 from vds.index.database import now_us
 from vds.index.runs import (
     PlaceKind,
@@ -32,7 +32,7 @@ from vds.index.runs import (
 from vds.index.stores import NamespaceRow, find_namespace
 from vds.model.moment import micros_of, moment_of
 from vds.model.run import EndStatus, Place, RunKind, RunRecord, RunStatus, check_params, check_run_name
-from vds.provenance import VALUE_BYTES_MAX, cut
+from vds.provenance import VALUE_BYTES_MAX, cut, without_secrets
 
 HEARTBEAT_S = 10.0
 """How often who runs something says that it is at work: six times before it counts as abandoned."""
@@ -94,7 +94,7 @@ def begin(doors: Doors, new: NewRun) -> str:
         ended_us=None,
         is_silent=False,
         process=own_process(),
-        params=check_params(new.params),
+        params=without_secrets(check_params(new.params)),
         provenance=new.provenance,
         key=new.key,
         key_parts=new.key_parts,
@@ -129,7 +129,7 @@ def end(doors: Doors, uid: str, status: EndStatus, *, error: str = "", reused: s
     with doors.index.read() as connection:
         ended_us = max(now_us(connection), found.row.started_us)
     record = _record(
-        doors, found.row, status=status, ended_us=ended_us, error=cut(error, VALUE_BYTES_MAX), reused=reused, facts=found
+        doors, found.row, status=status, ended_us=ended_us, error=cut(redact(error), VALUE_BYTES_MAX), reused=reused, facts=found
     )
     try:
         put_record(doors.blobs, record.record_key, record.encode())

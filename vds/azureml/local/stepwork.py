@@ -30,7 +30,7 @@ from vds.azureml.local.workdir import CODE, LOG, make_run_directory
 from vds.azureml.selection import Selection, VersionPart, find_latest, pin, select
 from vds.errors import EntryNotFoundError, NotFoundError, VdsError
 from vds.model.run import EndStatus
-from vds.provenance import RUN_VARIABLE, working_for
+from vds.provenance import RUN_VARIABLE, describe_command, working_for
 from vds.store import Run, RunInfo, RunPlace, Store, Version
 
 LOG_FIRST_S, LOG_MOST_S = 10.0, 300.0
@@ -188,7 +188,7 @@ def _params(work: Work, step: StepSpec) -> dict[str, str]:
         **work.params,
         "script": step.script,
         "source_directory": os.fspath(step.source_directory.resolve()),
-        "arguments": " ".join(_word(argument) for argument in step.arguments),
+        "arguments": describe_command(_word(argument) for argument in step.arguments),
     }
 
 
