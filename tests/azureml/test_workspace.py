@@ -141,6 +141,15 @@ def test_registrations_are_versions_and_hold_no_secret(ws: Workspace) -> None:
     assert SECRET.encode() not in pickle.dumps(made)
 
 
+def test_a_workspace_travels_without_the_signature_of_its_store(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pickle.loads(pickle.dumps(ws)).store.id == ws.store.id
+    monkeypatch.setenv("VDS_STORE", "https://account.blob.core.windows.net/c?sv=1&sig=topsecret")
+    monkeypatch.setenv("VDS_INDEX", "postgresql://me:hushhush@host/db")
+    raw = pickle.dumps(Workspace())
+    assert b"topsecret" not in raw
+    assert b"hushhush" not in raw
+
+
 def test_registering_again(ws: Workspace) -> None:
     register(ws)
     register(ws)

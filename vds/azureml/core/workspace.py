@@ -14,6 +14,7 @@ from vds.azureml.data.registered import RegisteredDatasets
 from vds.azureml.exceptions import NotInVdsError
 from vds.azureml.notices import ignore
 from vds.azureml.registrations import Registrations
+from vds.config import StoreSettings, without_secret
 from vds.store import Store
 
 LOCAL_NAME = "local"
@@ -116,6 +117,12 @@ class Workspace:
             f"Workspace.create(name={self.name!r}, subscription_id={self.subscription_id!r},"
             f" resource_group={self.resource_group!r})"
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What travels holds no signature and no password: another process finds its credentials where this one would have.
+        settings, index = self._settings, self._settings.index
+        public = StoreSettings(without_secret(settings.url), index and without_secret(index), settings.source)
+        return {**self.__dict__, "_settings": public}
 
     def __getattr__(self, name: str) -> Any:
         if name in _ONLY_IN_AZUREML:
