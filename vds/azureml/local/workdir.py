@@ -7,6 +7,7 @@ which scripts have printed can be looked at.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import tempfile
@@ -23,9 +24,15 @@ CODE, LOG, METRICS = ".code", "user_logs/std_log.txt", "metrics.jsonl"
 def work_root() -> Path:
     """Return the directory of all runs on this machine, made if it is not there."""
     cache = cache_directory(os.environ)
-    root = (cache or Path(tempfile.gettempdir()) / "vds") / "work" / "azureml"
-    root.mkdir(parents=True, exist_ok=True)
+    root = (_scratch() if cache is None else cache) / "work" / "azureml"
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
     return root
+
+
+@functools.cache
+def _scratch() -> Path:
+    """Return a directory of this process: a name in a shared one that others can guess would be theirs to make."""
+    return Path(tempfile.mkdtemp(prefix="vds-work-"))
 
 
 def make_run_directory(run: str) -> Path:
