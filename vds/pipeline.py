@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 from threading import Condition, Event, Lock, Thread
 from types import TracebackType
 from typing import Generic, TypeVar
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from vds.pace import Pace
 from vds.work import Call, Job, Work
@@ -430,11 +430,18 @@ class Beat:
 class Background(Generic[R]):
     """One call in a thread of its own. A process that comes to its end waits for it, with all threads still able to work."""
 
-    def __init__(self, call: Callable[[], R], name: str) -> None:
+    def __init__(self, call: Callable[[], R], name: str, on_exit: Callable[[], None] | None = None) -> None:
+        """Begin the call.
+
+        Args:
+            call: what to call.
+            name: of the thread.
+            on_exit: called when the process comes to its end before the call does, which is then waited for.
+        """
         self._future: Future[R] = Future()
         self._call = call
         self._thread = Thread(target=self._work, name=name)
-        _wait_at_exit(self._thread)
+        _wait_at_exit(self._thread, on_exit)
         self._thread.start()
 
     def is_over(self) -> bool:
@@ -462,10 +469,10 @@ class Background(Generic[R]):
             self._future.set_exception(err)
 
 
-_waited_for: WeakSet[Thread] = WeakSet()
+_waited_for: WeakKeyDictionary[Thread, Callable[[], None] | None] = WeakKeyDictionary()
 
 
-def _wait_at_exit(thread: Thread) -> None:
+def _wait_at_exit(thread: Thread, on_exit: Callable[[], None] | None) -> None:
     """Have the interpreter wait for a thread before it shuts down the pools of others, which the thread may need."""
     if not _waited_for:
         # Without a public name; what it registers last is called first, and concurrent.futures has registered already.
@@ -473,9 +480,13 @@ def _wait_at_exit(thread: Thread) -> None:
         if register is not None:
             with suppress(RuntimeError):  # it is shutting down: a thread that is started now is joined all the same
                 register(_join_all)
-    _waited_for.add(thread)
+    _waited_for[thread] = on_exit
 
 
 def _join_all() -> None:
-    for thread in list(_waited_for):
+    left = [(thread, on_exit) for thread, on_exit in list(_waited_for.items()) if thread.is_alive()]
+    for _, on_exit in left:
+        if on_exit is not None:
+            on_exit()
+    for thread, _ in left:
         thread.join()

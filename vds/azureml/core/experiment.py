@@ -17,7 +17,7 @@ from vds.azureml.local.conductor import Conductor
 from vds.azureml.local.given import read_step
 from vds.azureml.local.graph import check_scripts, order_steps
 from vds.azureml.local.spec import Registration, StepSpec
-from vds.azureml.local.stepwork import Work
+from vds.azureml.local.work import Work
 from vds.azureml.local.workdir import drop_old
 from vds.azureml.notices import ignore
 from vds.azureml.selection import Selection

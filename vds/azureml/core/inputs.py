@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vds.azureml.exceptions import UserErrorException
-from vds.azureml.local.stepwork import STEP_INPUTS, STEP_OUTPUTS
+from vds.azureml.local.execution import STEP_INPUTS, STEP_OUTPUTS
 from vds.azureml.selection import Selectable, select
 
 

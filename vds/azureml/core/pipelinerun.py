@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -141,16 +142,16 @@ class PipelineRun(Run):
 
     def get_steps(self) -> Iterator[StepRun]:
         """Yield the runs of its steps, as far as they have begun."""
-        for info in reversed(self._store.runs(parent=self.id, kind="step")):
-            yield self._step(info)
+        yield from (self._step(info) for info in reversed(self._steps()))
 
     def get_children(self, recursive: bool = False, **_: object) -> Iterator[Run]:
         """Yield the runs of its steps."""
         yield from self.get_steps()
 
     def find_step_run(self, name: str) -> list[StepRun]:
-        """Return the runs of the step called `name`."""
-        return [self._step(info) for info in self._store.runs(name, parent=self.id, kind="step")]
+        """Return the runs of the steps called `name`, in the order they began."""
+        named = re.compile(re.escape(name) + r"( \([0-9]+\))?")
+        return [self._step(info) for info in reversed(self._steps()) if named.fullmatch(info.name)]
 
     def get_pipeline_output(self, pipeline_output_name: str) -> PortDataReference:
         """Return what some step put out under a name.
@@ -189,6 +190,9 @@ class PipelineRun(Run):
             ["", "PipelineRun Execution Summary", "==============================", f"PipelineRun Status: {_shown(status)}"]
         )
         return _shown(status)
+
+    def _steps(self) -> list[RunInfo]:
+        return self._store.runs(parent=self.id, kind="step")
 
     def _step(self, info: RunInfo) -> StepRun:
         made = StepRun(self.experiment, info.id)

@@ -16,7 +16,7 @@ from vds.azureml.core.port import PortDataReference
 from vds.azureml.core.workspace import Workspace
 from vds.azureml.exceptions import NotFoundException, NotInVdsError, RunEnvironmentException, UserErrorException
 from vds.azureml.local import artifacts
-from vds.azureml.local.stepwork import STEP_DIRECTORY
+from vds.azureml.local.execution import STEP_DIRECTORY
 from vds.azureml.local.workdir import METRICS
 from vds.azureml.notices import say_once, write_lines
 from vds.errors import VdsError

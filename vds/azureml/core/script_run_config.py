@@ -62,9 +62,9 @@ class ScriptRunConfig:
         """Return what it does; a script by itself is run each time."""
         config = self.run_config
         facts = facts_of_parts(config.environment, config.environment_variables, config.max_run_duration_seconds)
-        command = shlex.split(self.command) if isinstance(self.command, str) else list(self.command or [])
+        command = [self.command] if isinstance(self.command, str) else list(self.command or [])
         return StepCall(
-            name=PurePath(self.script or command[0]).stem,
+            name=PurePath(self.script or str(command[0]).split()[0]).stem,
             script=self.script or "",
             source_directory=self.source_directory,
             arguments=self.arguments,

@@ -1,7 +1,10 @@
 """The code of a step: which files of its directory it has, what they are, and a copy of them to run from.
 
+It is copied when a pipeline is submitted: who edits a file while that runs changes nothing of it.
+
 The files that the ignore file names are left out: `.amlignore` at the root of the directory, else `.gitignore` there, as the SDK
-does; what no code is in (`.git`, caches of Python, what vds keeps itself) always is.
+does; what no code is in always is: `.git`, caches of Python, what vds keeps itself, and `outputs` and `logs` of the directory,
+which are what scripts that were tried there have left.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from vds.azureml.notices import say_once
 
 IGNORE_FILES = (".amlignore", ".gitignore")
 NEVER_CODE = frozenset({".git", ".hg", ".svn", "__pycache__", ".ipynb_checkpoints", ".mypy_cache", ".pytest_cache", ".vds"})
+NEVER_CODE_AT_ROOT = frozenset({"outputs", "logs", "user_logs"})
 LARGE_BYTES = 300 * 1024 * 1024
 LARGE_FILES = 2000
 """Where the SDK refused; vds says once that there is much to copy."""
@@ -32,7 +36,7 @@ class Code:
     """The code of one directory, as it was read.
 
     Attributes:
-        root: the directory.
+        root: where it can be copied from.
         digests: path below the root, with `/` → digest of the file.
         ignored_by: the ignore file that was followed; empty for none.
     """
@@ -50,11 +54,12 @@ class Code:
         return f"b3:{hasher.hexdigest()}"
 
 
-def read_code(root: str | os.PathLike[str], *, ignores_comments: bool = False) -> Code:
-    """Read the code of a directory.
+def take_code(root: str | os.PathLike[str], target: Path, *, ignores_comments: bool = False) -> Code:
+    """Copy the code of a directory into an empty one; what it is, is told of the copy.
 
     Args:
         root: the directory.
+        target: where to.
         ignores_comments: digest Python files by what they say, without comments and layout.
 
     Raises:
@@ -67,7 +72,8 @@ def read_code(root: str | os.PathLike[str], *, ignores_comments: bool = False) -
     spec = _ignore_spec(top / ignored_by) if ignored_by else None
     digests, size_bytes = {}, 0
     for path in _walk(top, spec):
-        digest, file_bytes = _digest(top / path, ignores_comments=ignores_comments and path.endswith(".py"))
+        _copy(top, path, target)
+        digest, file_bytes = _digest(target / path, ignores_comments=ignores_comments and path.endswith(".py"))
         digests[path] = digest
         size_bytes += file_bytes
     if size_bytes > LARGE_BYTES or len(digests) > LARGE_FILES:
@@ -76,22 +82,28 @@ def read_code(root: str | os.PathLike[str], *, ignores_comments: bool = False) -
             " from it copies; name data in .amlignore there, or keep the script in a directory of its own",
             f"large code {top}",
         )
-    return Code(top, digests, ignored_by)
+    return Code(target, digests, ignored_by)
 
 
 def copy_code(code: Code, target: Path) -> None:
     """Copy the code into an empty directory; the bits that make a file executable come along.
 
     Raises:
-        UserErrorException: a file has gone since it was read.
+        UserErrorException: a file cannot be copied.
     """
     for path in code.digests:
-        place = target / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            shutil.copy2(code.root / path, place)
-        except OSError as err:
-            raise UserErrorException(f"cannot copy {path!r} of {os.fspath(code.root)!r}: {err.strerror}") from err
+        _copy(code.root, path, target)
+
+
+def _copy(top: Path, path: str, target: Path) -> None:
+    place = target / path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copy2(top / path, place)
+    except OSError as err:
+        raise UserErrorException(
+            f"cannot copy {path!r} of {os.fspath(top)!r}, which is code of a step: {err.strerror}", hint="name it in .amlignore"
+        ) from err
 
 
 def _ignore_spec(path: Path) -> GitIgnoreSpec:
@@ -110,6 +122,7 @@ def _walk(top: Path, spec: GitIgnoreSpec | None) -> Iterator[str]:
             name
             for name in directories
             if name not in NEVER_CODE
+            and not (not prefix and name in NEVER_CODE_AT_ROOT)
             and not os.path.islink(os.path.join(parent, name))
             and not _is_ignored(spec, f"{prefix}{name}/")
         )
@@ -123,19 +136,14 @@ def _is_ignored(spec: GitIgnoreSpec | None, path: str) -> bool:
 
 
 def _digest(path: Path, *, ignores_comments: bool) -> tuple[str, int]:
-    try:
-        with path.open("rb") as file:
-            if ignores_comments:
-                body = file.read()
-                return f"ast:{blake3(_meaning(body)).hexdigest()}", len(body)
-            hasher, size_bytes = blake3(), 0
-            while piece := file.read(PIECE_BYTES):
-                hasher.update(piece)
-                size_bytes += len(piece)
-    except OSError as err:
-        raise UserErrorException(
-            f"cannot read {os.fspath(path)!r}, which is code of a step: {err.strerror}", hint="name it in .amlignore"
-        ) from err
+    with path.open("rb") as file:
+        if ignores_comments:
+            body = file.read()
+            return f"ast:{blake3(_meaning(body)).hexdigest()}", len(body)
+        hasher, size_bytes = blake3(), 0
+        while piece := file.read(PIECE_BYTES):
+            hasher.update(piece)
+            size_bytes += len(piece)
     return f"b3:{hasher.hexdigest()}", size_bytes
 
 

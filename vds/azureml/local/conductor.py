@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
+from vds.azureml.local.graph import check_is_code
 from vds.azureml.local.spec import Port, StepSpec
-from vds.azureml.local.stepwork import Made, StepResult, Work, carry_out
+from vds.azureml.local.stepwork import carry_out
+from vds.azureml.local.work import Made, StepResult, Work
 from vds.pipeline import Background
 from vds.store import Run
 
@@ -47,12 +51,18 @@ class Conductor:
         self.begun[name] = run
 
     def start(self) -> None:
-        """Pin what the steps read, and begin."""
+        """Take the code of the steps, pin what they read, and begin.
+
+        Raises:
+            UserErrorException: the code of a step cannot be taken, or its ignore file leaves out its script.
+        """
         for step in self.steps:
+            check_is_code(step, self.work.code_of(step.source_directory))
             for given in step.inputs:
                 if not isinstance(given.source, Port):
                     self.work.pin(given)
-        self._thread = Background(self._conduct, f"vds-steps-{self.run.id if self.run else self.steps[0].name}")
+        name = f"vds-steps-{self.run.id if self.run else self.steps[0].name}"
+        self._thread = Background(self._conduct, name, on_exit=self._cancel_if_interrupted)
 
     def cancel(self) -> None:
         """Stop what runs, and begin nothing more."""
@@ -87,6 +97,8 @@ class Conductor:
             if self.run is not None:
                 self.run.end("failed", f"{type(err).__name__}: {err}")
             raise
+        finally:
+            self.work.close()
         if self.run is not None:
             self._end(self.run)
 
@@ -103,7 +115,8 @@ class Conductor:
             for name in self._ready(left, len(running)):
                 left.remove(name)
                 step = by_name[name]
-                running[name] = Background(lambda step=step: carry_out(self.work, step, dict(made)), f"vds-step-{name}")  # type: ignore[misc]
+                call = partial(carry_out, self.work, step, dict(made), self._runs_before(name))
+                running[name] = Background(call, f"vds-step-{name}")
             if not running:
                 break
             time.sleep(POLL_S)
@@ -115,6 +128,18 @@ class Conductor:
             return []
         succeeded = {name for name, result in self.results.items() if result.status == "completed"}
         return [name for name in left if self.waits[name] <= succeeded][: STEPS_MAX - running]
+
+    def _runs_before(self, name: str) -> list[str]:
+        """Return the runs of all steps that a step has waited for."""
+        found = list(self.waits[name])
+        for one in found:  # which grows meanwhile
+            found += [other for other in self.waits[one] if other not in found]
+        return [self.results[one].run for one in found]
+
+    def _cancel_if_interrupted(self) -> None:
+        """Stop what runs where Ctrl-C has ended the script that submitted it; any other end waits for it."""
+        if isinstance(getattr(sys, "last_value", None), KeyboardInterrupt):
+            self.cancel()
 
     def _why_not(self, name: str) -> str:
         bad = sorted(self.waits[name] & {result.name for result in self.failed})

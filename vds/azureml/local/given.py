@@ -61,12 +61,14 @@ class StepCall:
     variables: Mapping[str, str] = field(default_factory=dict)
     after: Sequence[str] = ()
     timeout_s: float | None = None
-    command: Sequence[str] = ()
+    command: Sequence[Any] = ()
 
     def ports_put_out(self) -> set[Port]:
         """Return the outputs that the step names as its own."""
         return {_output_of(one).port for one in self.outputs} | {
-            one.vds_output().port for one in self.arguments if isinstance(one, Producing) and _is_always_output(one)
+            one.vds_output().port
+            for one in (*self.arguments, *self.command)
+            if isinstance(one, Producing) and _is_always_output(one)
         }
 
 
@@ -84,6 +86,7 @@ def read_step(call: StepCall, values: Mapping[str, Any], produced_elsewhere: set
     for one in call.inputs:
         reader.add_input(reader.value_of(one))
     arguments = [reader.argument(one) for one in call.arguments]
+    command = [reader.argument(one) for one in call.command]
     return StepSpec(
         name=call.name,
         script=call.script,
@@ -96,7 +99,7 @@ def read_step(call: StepCall, values: Mapping[str, Any], produced_elsewhere: set
         variables=call.variables,
         after=call.after,
         timeout_s=call.timeout_s,
-        command=call.command,
+        command=command,
     )
 
 

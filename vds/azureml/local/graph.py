@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 
 from vds.azureml.exceptions import UserErrorException
+from vds.azureml.local.code import Code
 from vds.azureml.local.spec import Port, StepSpec
 
 
@@ -62,6 +64,20 @@ def check_scripts(steps: Sequence[StepSpec]) -> None:
                 f" {os.fspath(step.source_directory)!r} (that is {str(step.source_directory.resolve())!r})",
                 hint="write the script before the pipeline is submitted, or mend script_name or source_directory",
             )
+
+
+def check_is_code(step: StepSpec, code: Code) -> None:
+    """Check that the script of a step is among its code.
+
+    Raises:
+        UserErrorException: the ignore file leaves it out.
+    """
+    if not step.command and Path(step.script).as_posix() not in code.digests and not os.path.isabs(step.script):
+        raise UserErrorException(
+            f"step {step.name!r} has no script: {step.script!r} is left out by {code.ignored_by or 'its name'!r} in source_directory"
+            f" {os.fspath(step.source_directory)!r}",
+            hint=f"mend the pattern, or add !{step.script}",
+        )
 
 
 def _needed(step: StepSpec, producers: Mapping[Port, StepSpec], names: set[str]) -> set[str]:

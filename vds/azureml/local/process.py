@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from vds.azureml.local import launch
 POLL_S = 0.05
 STOP_S = 10.0
 """How long a script that is told to stop has before it is killed."""
+
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 How = Literal["ended", "canceled", "timed out"]
 
@@ -81,13 +84,16 @@ def run_process(
     except BaseException:
         _stop(process)
         raise
-    return Ended(how, process.wait())
+    code = process.wait()
+    _signal(process, _KILL)  # what it has left running would go on writing
+    return Ended(how, code)
 
 
 def python_path(environ: Mapping[str, str], code: Path) -> str:
     """Return a PYTHONPATH by which a script finds its own modules first, and this package last."""
     own = str(Path(vds.__file__).parent.parent)
-    return os.pathsep.join(filter(None, [environ.get("PYTHONPATH", ""), str(code), own]))
+    is_installed = own in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    return os.pathsep.join(filter(None, [environ.get("PYTHONPATH", ""), str(code), "" if is_installed else own]))
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -95,7 +101,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(STOP_S)
     except subprocess.TimeoutExpired:
-        _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))
+        _signal(process, _KILL)
         process.wait()
 
 
@@ -105,8 +111,8 @@ def _signal(process: subprocess.Popen[bytes], number: int) -> None:
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
-    except ProcessLookupError:
-        return  # it ended by itself meanwhile
+    except (ProcessLookupError, PermissionError):
+        return  # it has ended by itself, and so has all that it started
 
 
 def _signal_name(number: int) -> str:

@@ -44,6 +44,15 @@ class Port:
         """The environment variable that tells a script where it is."""
         return f"AZUREML_DATAREFERENCE_{self.name}"
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether its place is the same for every run."""
+        return bool(self.place) and "{run-id}" not in self.place
+
+    def own_place(self, run: str) -> str:
+        """Return a place that holds one run's files and no others: where its place is shared, a second one."""
+        return f"azureml/{run}/{self.name}" if self.is_shared else place_of(self, run)
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
@@ -51,6 +60,15 @@ class Output:
 
     port: Port
     registrations: tuple[Registration, ...] = ()
+
+    @property
+    def all_registrations(self) -> list[Registration]:
+        """What it is registered as, each once."""
+        found: list[Registration] = []
+        for one in (*self.registrations, *self.port.registrations):
+            if one not in found:
+                found.append(one)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +112,7 @@ class StepSpec:
         variables: environment variables for the script.
         after: steps that must have ended first, whatever they put out.
         timeout_s: after how long it is stopped; None for never.
+        command: of the shell, in the place of the script.
     """
 
     name: str
@@ -107,7 +126,7 @@ class StepSpec:
     variables: Mapping[str, str] = field(default_factory=dict)
     after: Sequence[str] = ()
     timeout_s: float | None = None
-    command: Sequence[str] = ()
+    command: Sequence[Argument] = ()
 
 
 def place_of(port: Port, run: str) -> str:

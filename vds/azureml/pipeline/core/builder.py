@@ -12,8 +12,7 @@ class PipelineStep:
     """A step of a pipeline.
 
     Attributes:
-        name: unique in its pipeline.
-        call: what it does, as the script has written it down.
+        name: its name; a second step of this name in a pipeline is run as `name (2)`.
     """
 
     def __init__(self, name: str) -> None:
@@ -53,4 +52,14 @@ def flatten(steps: Iterable[Any]) -> list[PipelineStep]:
     found: list[PipelineStep] = []
     for one in steps:
         found += flatten(one) if isinstance(one, list | tuple | StepSequence) else [one]
+    return found
+
+
+def unique_names(steps: Iterable[PipelineStep]) -> dict[PipelineStep, str]:
+    """Return a name for each step that no other one has."""
+    seen: dict[str, int] = {}
+    found: dict[PipelineStep, str] = {}
+    for step in steps:
+        number = seen[step.name] = seen.get(step.name, 0) + 1
+        found[step] = step.name if number == 1 else f"{step.name} ({number})"
     return found

@@ -13,7 +13,7 @@ from vds.azureml.local.given import read_step
 from vds.azureml.local.graph import check_scripts, order_steps
 from vds.azureml.local.spec import Port, StepSpec
 from vds.azureml.notices import ignore
-from vds.azureml.pipeline.core.builder import PipelineStep, flatten
+from vds.azureml.pipeline.core.builder import PipelineStep, flatten, unique_names
 
 if TYPE_CHECKING:
     from vds.azureml.pipeline.core.run import PipelineRun
@@ -37,8 +37,7 @@ class Pipeline:
         """Put steps together.
 
         Raises:
-            UserErrorException: two steps put out one output or have one name, steps wait for each other, or one reads what nobody
-                puts out.
+            UserErrorException: two steps put out one output, steps wait for each other, or one reads what nobody puts out.
         """
         ignore("Pipeline", "steps run on this machine", **kwargs)
         self.workspace = workspace
@@ -101,7 +100,11 @@ class Pipeline:
         Raises:
             UserErrorException: there is no parameter of such a name, or something cannot be an input or output.
         """
-        calls = [step.vds_call() for step in self._steps]
+        names = unique_names(self._steps)
+        calls = [
+            replace(step.vds_call(), name=names[step], after=[names.get(other, other.name) for other in step.after])
+            for step in self._steps
+        ]
         if self._source_directory is not None:
             calls = [call if call.source_directory else replace(call, source_directory=self._source_directory) for call in calls]
         calls = [replace(call, source_directory=call.source_directory or ".") for call in calls]
