@@ -17,8 +17,10 @@ from tests.fault.sqlfaults import SqlFaults
 from tests.simulator import Fault, Saved, Service, all_well
 from tests.support import Place, write_tree
 from vds.errors import CorruptionError, NotFoundError, OutcomeUnknownError
+from vds.provenance import working_for
 
 RAW, GOOD, DATASET = "team/raw", "team/good", "customers"
+BAD_RUN = "01jk0000000000000000000000"
 
 LARGE = bytes(range(256)) * 4400  # 1.1 MB: three blocks
 STREAM = LARGE[::-1]
@@ -129,6 +131,30 @@ def rollback(site: Site, store: vds.Store) -> None:
     site.take(store.namespace(RAW).rollback(2).version)
 
 
+def record(site: Site, store: vds.Store) -> None:
+    """Record a run from its beginning to its end."""
+    with store.run("train", inputs=[f"{RAW}@2"], params={"lr": 0.1}) as run:
+        run.output(f"{GOOD}@1", "promoted")
+    info = store.runs(limit=1)[0]
+    assert (info.id, info.status) == (run.id, "completed")
+    assert [place.uri for place in (*info.inputs, *info.outputs)] == [f"vds://{RAW}@2/", f"vds://{GOOD}@1/"]
+
+
+def write_badly(site: Site, store: vds.Store) -> None:
+    """Write what a run should not have written."""
+    with working_for(BAD_RUN, is_inherited=False):
+        site.take(
+            store.namespace(GOOD)
+            .upload(site.tree("bad", {"bad": b"bad", "promoted/t/bytes": b"bad"}), show_progress=False)
+            .version
+        )
+
+
+def undo_run(site: Site, store: vds.Store) -> None:
+    """Undo all that a run wrote."""
+    store.rollback_run(BAD_RUN, dry_run=False)
+
+
 def register(site: Site, store: vds.Store) -> None:
     """Make a release with its tag."""
     store.dataset(DATASET).register(f"{RAW}@2", tags=["first"], description="the first one")
@@ -229,6 +255,8 @@ STEPS = [
     Step("copy", copy),
     Step("revert", revert),
     Step("rollback", rollback),
+    Step("record", record),
+    Step("undo run", undo_run, prepare=write_badly),
     Step("register", register),
     Step("tag", tag),
     Step("untag", untag),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from types import TracebackType
 
@@ -102,6 +102,10 @@ class Run:
             if self._status != "running":
                 return
             self._status = ops.end(self._doors, self.id, status, error=error, reused=reused)
+        self.close()
+
+    def close(self) -> None:
+        """Say no more that it is at work; one that has not ended shows as abandoned soon."""
         self._beat.close()
 
     @property
@@ -124,7 +128,7 @@ class Run:
                 raise
             # The error that ended the run says more; without a heartbeat it shows as abandoned soon.
         finally:
-            self._beat.close()
+            self.close()
 
 
 def begin_run(
@@ -166,7 +170,9 @@ def begin_run(
             )
             ops.note(handle.doors, run.id, "input", place)
     except BaseException as err:
-        run.end("failed", str(err))
+        with suppress(VdsError):  # without a heartbeat it shows as abandoned soon
+            run.end("failed", str(err))
+        run.close()
         raise
     return run
 
