@@ -11,7 +11,7 @@ import pytest
 
 import vds
 from vds.model.entry import Change, Entry
-from vds.store import Dataset, Lock, Namespace, Part, Release, Store, Transaction, UploadResult, Version, plain
+from vds.store import Dataset, Lock, Namespace, Part, Release, Run, RunInfo, Store, Transaction, UploadResult, Version, plain
 from vds.store.store import Resolved
 
 SIGNATURES: dict[str, tuple[object, str]] = {
@@ -46,6 +46,19 @@ SIGNATURES: dict[str, tuple[object, str]] = {
         "self, *, structure=True, chain=False, sample=None, shard=None, full=False, repair=False, repair_from=None,"
         " replace_damaged=False, seed='', resume=True, show_progress=True, dry_run=False",
     ),
+    "vds.run": (vds.run, "name, *, inputs=(), params=None, store=None"),
+    "Store.run": (
+        Store.run,
+        "self, name, *, inputs=(), params=None, kind='run', parent=None, key='', key_parts=None",
+    ),
+    "Store.get_run": (Store.get_run, "self, run"),
+    "Store.runs": (Store.runs, "self, name=None, *, parent=None, kind=None, key=None, status=None, limit=None"),
+    "Store.record_input": (Store.record_input, "self, version, name=''"),
+    "Store.rollback_run": (Store.rollback_run, "self, run, *, reason='', dry_run=True"),
+    "Run.input": (Run.input, "self, source, name=''"),
+    "Run.output": (Run.output, "self, version, name, local_path='', *, path=None"),
+    "Run.end": (Run.end, "self, status='completed', error='', *, reused=''"),
+    "Version.used_by": (Version.used_by, "self"),
     "Namespace.upload": (
         Namespace.upload,
         "self, src_dir, target_path=None, overwrite=True, show_progress=True, *, message='', labels=None, mirror=False,"
@@ -150,6 +163,23 @@ PROPERTIES: dict[type, set[str]] = {
 }
 
 FIELDS: dict[type, list[str]] = {
+    RunInfo: [
+        *(
+            "id",
+            "name",
+            "kind",
+            "status",
+            "parent",
+            "author",
+            "started_at",
+            "ended_at",
+            "params",
+            "provenance",
+            "inputs",
+            "outputs",
+        ),
+        *("written", "key_parts", "reused", "error"),
+    ],
     Resolved: ["requested", "namespace", "number", "digest", "release", "path", "pinned"],
     Entry: ["path", "digest", "size_bytes", "mode", "modified_ns"],
     Change: ["path", "before", "after"],
