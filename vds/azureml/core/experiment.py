@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vds.azureml.configuration import WorkspaceFacts
-from vds.azureml.core.pipelinerun import PipelineRun, StepRun
+from vds.azureml.core.pipelinerun import PipelineRun, StepRun, pipeline_output_param
 from vds.azureml.core.run import Run
 from vds.azureml.core.script_run_config import ScriptRunConfig
 from vds.azureml.data.file_dataset import FileDataset
@@ -16,7 +16,7 @@ from vds.azureml.exceptions import UserErrorException
 from vds.azureml.local.conductor import Conductor
 from vds.azureml.local.given import read_step
 from vds.azureml.local.graph import check_scripts, order_steps
-from vds.azureml.local.spec import Registration, StepSpec
+from vds.azureml.local.spec import Port, Registration, StepSpec
 from vds.azureml.local.work import Work
 from vds.azureml.local.workdir import drop_old
 from vds.azureml.notices import ignore
@@ -135,6 +135,7 @@ class _Submission:
         check_scripts(specs)
         store = self._store
         params = {**self._params, **{f"parameter {name}": str(value) for name, value in values.items()}}
+        params |= {pipeline_output_param(port.pipeline_name): f"{step.name}/{port.name}" for step, port in _named_outputs(specs)}
         run = store.run(self._experiment.name, params=params, kind="pipeline")
         try:
             work = self._work(run.id, pipeline.default_datastore)
@@ -170,6 +171,10 @@ def _register(workspace: Workspace, selection: Selection, registration: Registra
         tags=dict(registration.tags or {}),
         create_new_version=True,
     )
+
+
+def _named_outputs(specs: Sequence[StepSpec]) -> list[tuple[StepSpec, Port]]:
+    return [(step, output.port) for step in specs for output in step.outputs if output.port.pipeline_name]
 
 
 def _named(name: str, one: Any) -> Any:

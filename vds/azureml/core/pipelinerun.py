@@ -154,11 +154,16 @@ class PipelineRun(Run):
         return [self._step(info) for info in reversed(self._steps()) if named.fullmatch(info.name)]
 
     def get_pipeline_output(self, pipeline_output_name: str) -> PortDataReference:
-        """Return what some step put out under a name.
+        """Return what some step put out under a name: that of the pipeline's output, else that of the step's.
 
         Raises:
             NotFoundException: none did.
         """
+        info = self._info
+        known = "" if info is None else info.params.get(pipeline_output_param(pipeline_output_name), "")
+        step_name, _, output_name = known.rpartition("/")
+        for step in self.find_step_run(step_name) if known else ():
+            return step.get_output_data(output_name)
         for step in self.get_steps():
             for name, output in step.get_outputs().items():
                 if name == pipeline_output_name:
@@ -198,6 +203,11 @@ class PipelineRun(Run):
         made = StepRun(self.experiment, info.id)
         made._conductor, made._step_name = self._conductor, info.name
         return made
+
+
+def pipeline_output_param(name: str) -> str:
+    """Return the param of a pipeline's run that says which step's output is called so."""
+    return f"output {name}"
 
 
 def _shown(status: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vds.azureml.configuration import WorkspaceFacts, find_settings, find_workspace_facts, open_store
+from vds.azureml.core.compute import ComputeTarget, ComputeTargets
 from vds.azureml.data.azure_storage_datastore import AzureBlobDatastore, blob_datastore
 from vds.azureml.data.registered import RegisteredDatasets
 from vds.azureml.exceptions import NotInVdsError
@@ -25,7 +26,6 @@ _ONLY_IN_AZUREML = {
     "webservices": "the SDK itself",
     "images": "the SDK itself",
     "linked_services": "the SDK itself",
-    "get_default_compute_target": "the machine that runs the script",
     "sync_keys": "Datastore.register_azure_blob_container(…, overwrite=True)",
     "get_mlflow_tracking_uri": "MLFLOW_TRACKING_URI",
     "delete": "vds expire and vds gc, which take old versions away",
@@ -187,9 +187,13 @@ class Workspace:
         return RegisteredDatasets(self)
 
     @property
-    def compute_targets(self) -> dict[str, object]:
-        """Nothing: steps run on this machine."""
-        return {}
+    def compute_targets(self) -> ComputeTargets:
+        """None that are known; whatever is asked for is this machine."""
+        return ComputeTargets()
+
+    def get_default_compute_target(self, type: str = "CPU") -> ComputeTarget:
+        """Return this machine."""
+        return ComputeTarget(self, f"default {type}")
 
     @property
     def environments(self) -> dict[str, object]:
