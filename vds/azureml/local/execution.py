@@ -16,7 +16,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vds.azureml.data.file_dataset import FileDataset
@@ -186,8 +186,15 @@ class Execution:
         last = _last_lines(self._code / LOG)
         error = f"{ended.why}: {last[-1]}" if last and status == "failed" else ended.why
         self._record.end(status, error)
-        shown = "\n".join(last)
-        return StepResult(self._step.name, self._record.id, status, error=f"{ended.why}\n{shown}" if shown else ended.why)
+        shown = "\n".join([ended.why, *last, *self._hints(last)])
+        return StepResult(self._step.name, self._record.id, status, error=shown)
+
+    def _hints(self, last: Sequence[str]) -> Iterator[str]:
+        """Yield what to do where a script took the directory of an output for a place to write a file to."""
+        for port, path in self.outputs.items():
+            if any("IsADirectoryError" in line and repr(os.fspath(path)) in line for line in last):
+                yield f"output {port.name!r} is a directory, which is there before the script starts: write a file below it,"
+                yield f"or say PipelineData({port.name!r}, is_directory=False)"
 
     def _check(self, output: Output) -> None:
         path, registrations = self.outputs[output.port], output.all_registrations

@@ -151,8 +151,9 @@ class _Reader:
     def _find_input(self, value: Any, name: str) -> Input:
         """Return the input that an argument means: one that was named among the inputs, or a new one."""
         wanted = self._input_of(value, name)
+        has_own_name = isinstance(value, DatasetConsumptionConfig | Reading)
         for known in self.inputs.values():
-            if known.source is wanted.source:
+            if known.source is wanted.source and (not has_own_name or known.name == wanted.name):
                 return known
         return self.add_input(value, name)
 

@@ -74,8 +74,8 @@ def check_is_code(step: StepSpec, code: Code) -> None:
     """
     if not step.command and Path(step.script).as_posix() not in code.digests and not os.path.isabs(step.script):
         raise UserErrorException(
-            f"step {step.name!r} has no script: {step.script!r} is left out by {code.ignored_by or 'its name'!r} in source_directory"
-            f" {os.fspath(step.source_directory)!r}",
+            f"step {step.name!r} has no script: {step.script!r} is left out by {code.ignored_by or 'its name'!r}"
+            f" in source_directory {os.fspath(step.source_directory)!r}",
             hint=f"mend the pattern, or add !{step.script}",
         )
 

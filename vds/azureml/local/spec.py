@@ -31,6 +31,7 @@ class Port:
         place: where in the datastore, with `{run-id}` and `{output-name}`; empty for a place of its own.
         is_directory: whether its path is made as a directory, or is for the script to make a file of.
         registrations: datasets that whatever step puts it out registers.
+        pipeline_name: by which the run of the pipeline knows it; empty for none.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Port:
     place: str = ""
     is_directory: bool = True
     registrations: list[Registration] = field(default_factory=list)
+    pipeline_name: str = ""
 
     @property
     def env_name(self) -> str:

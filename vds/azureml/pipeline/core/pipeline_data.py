@@ -67,7 +67,7 @@ class PipelineData:
         self.output_name = output_name or name
         self.output_mode = output_mode
         self.pipeline_output_name = pipeline_output_name
-        self._port = Port(name, datastore, is_directory=is_directory is not False)
+        self._port = Port(name, datastore, is_directory=is_directory is not False, pipeline_name=pipeline_output_name or "")
 
     def __str__(self) -> str:
         return f"$AZUREML_DATAREFERENCE_{self.name}"
