@@ -441,9 +441,10 @@ class Run:
     def _all_notes(self) -> Iterator[str]:
         """Yield the lines that are kept, and those of this process that are not yet."""
         for version in self._artifacts():
-            for entry in version.entries():
-                if artifacts.is_notes(entry.path) and not (entry.path == METRICS and self._file is not None):
-                    yield from version.read_text(entry.path).splitlines()
+            names = [entry.path for entry in version.entries() if artifacts.is_notes(entry.path)]
+            for name in sorted(names, key=lambda name: name != METRICS):  # those of the run itself first
+                if name != METRICS or self._file is None:
+                    yield from version.read_text(name).splitlines()
         if self._file is not None and self._file.exists():
             yield from self._file.read_text(encoding="utf-8").splitlines()
         if self._own is not None and self._own.status == "running":
