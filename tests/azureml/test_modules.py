@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,7 +70,7 @@ def test_a_login_is_not_kept(here: Path, ws: Workspace, capsys: pytest.CaptureFi
 
 
 def test_a_limit_can_be_lifted() -> None:
-    client = importlib.import_module("vds.azureml._restclient.snapshots_client")
+    client: Any = importlib.import_module("vds.azureml._restclient.snapshots_client")
     before = client.SNAPSHOT_MAX_SIZE_BYTES
     client.SNAPSHOT_MAX_SIZE_BYTES = "insert_desired_size"
     client.SNAPSHOT_MAX_SIZE_BYTES = before

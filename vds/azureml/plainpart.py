@@ -12,9 +12,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vds.azureml.exceptions import ConflictException
+from vds.azureml.faces import DatastoreFace
 from vds.azureml.globs import fixed_part, glob_regex, has_magic
 from vds.azureml.notices import say_once
 from vds.azureml.selection import Part, SelectedFile, pin
@@ -24,9 +24,6 @@ from vds.model.entry import MODE_FILE
 from vds.model.path import entry_path, join, relative_to
 from vds.pipeline import parallel_map
 from vds.store.plain import PlainBlob, PlainContainer, open_plain
-
-if TYPE_CHECKING:
-    from vds.azureml.data.azure_storage_datastore import AzureBlobDatastore
 
 WORKERS = 8
 ADOPTED_ONE_BY_ONE_MAX = 32
@@ -47,7 +44,7 @@ class PlainPart:
         is_file: whether `place_asked` is one blob.
     """
 
-    datastore: AzureBlobDatastore
+    datastore: DatastoreFace
     place_asked: str
     base: str
     blobs: tuple[PlainBlob, ...]
@@ -107,12 +104,12 @@ class PlainPart:
         return pin(self.datastore, self.place_asked, made.version).parts[0]
 
 
-def plain_url(datastore: AzureBlobDatastore) -> str | None:
+def plain_url(datastore: DatastoreFace) -> str | None:
     """Return the url of the container that was registered for a datastore; None when none was."""
     return datastore.registration.container_url
 
 
-def open_container(datastore: AzureBlobDatastore) -> PlainContainer:
+def open_container(datastore: DatastoreFace) -> PlainContainer:
     """Return the container that was registered for a datastore; one for all who ask in this process."""
     url = plain_url(datastore)
     assert url is not None
@@ -123,7 +120,7 @@ def open_container(datastore: AzureBlobDatastore) -> PlainContainer:
         return _containers[key]
 
 
-def find_plain(datastore: AzureBlobDatastore, place: str) -> PlainPart | None:
+def find_plain(datastore: DatastoreFace, place: str) -> PlainPart | None:
     """Return the plain blobs at a path or glob; None when there are none, or no container is registered."""
     if plain_url(datastore) is None:
         return None
@@ -147,7 +144,7 @@ def find_plain(datastore: AzureBlobDatastore, place: str) -> PlainPart | None:
     return _told(PlainPart(datastore, place, base, found)) if found else None
 
 
-def list_plain(datastore: AzureBlobDatastore, prefix: str) -> list[PlainBlob]:
+def list_plain(datastore: DatastoreFace, prefix: str) -> list[PlainBlob]:
     """Return the plain blobs whose names begin with a text, by name; none when no container is registered."""
     if plain_url(datastore) is None:
         return []
@@ -160,7 +157,7 @@ def list_plain(datastore: AzureBlobDatastore, prefix: str) -> list[PlainBlob]:
     return found
 
 
-def download_blobs(datastore: AzureBlobDatastore, wanted: Iterable[tuple[PlainBlob, Path]]) -> None:
+def download_blobs(datastore: DatastoreFace, wanted: Iterable[tuple[PlainBlob, Path]]) -> None:
     """Download blobs, some at a time; each file appears whole or not at all.
 
     Raises:
@@ -199,10 +196,10 @@ def _told(part: PlainPart) -> PlainPart:
     return part
 
 
-def _tell(datastore: AzureBlobDatastore) -> None:
+def _tell(datastore: DatastoreFace) -> None:
     url = plain_url(datastore)
     say_once(f"datastore {datastore.name!r}: what the store does not have is read from the plain blobs of {url}")
 
 
-def _secret(datastore: AzureBlobDatastore) -> str | None:
+def _secret(datastore: DatastoreFace) -> str | None:
     return datastore.sas_token or datastore.account_key

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from vds.azureml.exceptions import ConflictException, NotFoundException, UserErrorException
+from vds.azureml.faces import DatastoreFace
 from vds.azureml.globs import clean_path, fixed_part, glob_regex, has_magic
 from vds.azureml.views import view_of
 from vds.errors import NotFoundError
@@ -20,9 +21,6 @@ from vds.model.entry import Entry
 from vds.model.manifest import ContentHasher
 from vds.model.path import EntryPath, join, relative_to
 from vds.store import Store, Version
-
-if TYPE_CHECKING:
-    from vds.azureml.data.azure_storage_datastore import AzureBlobDatastore
 
 PATTERNS_A_CALL = 500
 """How many single files one call of `download` is asked for: they become one regular expression."""
@@ -263,7 +261,7 @@ def select(source: object) -> Selection:
     )
 
 
-def pin(datastore: AzureBlobDatastore, path: str | None, version: Version | None = None) -> Selection:
+def pin(datastore: DatastoreFace, path: str | None, version: Version | None = None) -> Selection:
     """Return the files of a datastore at a path or glob, as of its newest version, or of `version`.
 
     Raises:
@@ -285,7 +283,7 @@ def pin(datastore: AzureBlobDatastore, path: str | None, version: Version | None
     )
 
 
-def find_latest(datastore: AzureBlobDatastore) -> Version | None:
+def find_latest(datastore: DatastoreFace) -> Version | None:
     """Return the newest version of a datastore; None when nothing was uploaded to it."""
     try:
         return datastore.workspace.store.namespace(datastore.name).latest()

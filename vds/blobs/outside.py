@@ -20,15 +20,8 @@ from urllib.parse import urlsplit
 from vds.blobs.driver import Blob, BlobDriver, Block, Buffer
 from vds.blobs.location import AzureLocation, DirectoryLocation, Location, MemoryLocation, parse_location
 from vds.blobs.objects import DIGEST_METADATA, block_id, block_size_bytes, read_record
-from vds.blobs.plain import (
-    PlainBlob,
-    PlainChangedError,
-    PlainDriver,
-    container_url,
-    is_named,
-    named_credential,
-    open_plain_driver,
-)
+from vds.blobs.plain import container_url, is_named, named_credential, open_plain_driver
+from vds.blobs.plaindriver import PlainBlob, PlainChangedError, PlainDriver
 from vds.blobs.records import Gap, PlacedBlob, Stream
 from vds.errors import AccessDeniedError, CorruptionError, InvalidInputError, NotFoundError
 from vds.model.adoption import ADOPTED_PREFIX, AdoptedBlob, AdoptionRecord, adopted_key, is_record_key, split_key

@@ -15,16 +15,16 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
 from vds.blobs import disk
 from vds.blobs.driver import BlobDriver, no_signing_error
 from vds.blobs.location import AzureLocation, DirectoryLocation, Location, parse_location
 from vds.blobs.memory import MemoryDriver
-from vds.errors import ConflictError, InvalidInputError
+from vds.blobs.plaindriver import PlainBlob, PlainDriver, changed_error
+from vds.errors import InvalidInputError
 from vds.model.format import format_key
 
 OWN_DIRECTORIES = frozenset(
@@ -37,55 +37,6 @@ OWN_DIRECTORIES = frozenset(
 
 # What follows one of them in a key: two characters of a digest or "~~", a digest, a ulid, or a number.
 _OWN_NEXT = re.compile(r"(?:[0-9a-f~]{2}|[0-9a-f]{64}|[0-9a-z]{26}(?:-[0-9a-f]{64})?|[0-9]{16})")
-
-
-class PlainChangedError(ConflictError):
-    """A blob is not the one that was listed any more: it was changed or deleted. List again."""
-
-    kind = "plain-changed"
-
-
-@dataclass(frozen=True, slots=True)
-class PlainBlob:
-    """A blob that vds did not write."""
-
-    name: str
-    size_bytes: int
-    etag: str
-    modified_at: datetime
-
-
-class PlainDriver(Protocol):
-    """All blobs of one container, by their names there."""
-
-    @property
-    def url(self) -> str:
-        """The address of the container, without any secret."""
-        ...
-
-    def list_plain(self, prefix: str = "") -> Iterator[PlainBlob]:
-        """Yield the blobs whose names begin with `prefix`, by name, page by page; entries that stand for directories are none."""
-        ...
-
-    def find_plain(self, name: str) -> PlainBlob | None:
-        """Return a blob, or None when it is not there."""
-        ...
-
-    def read_plain(self, name: str, etag: str, offset_bytes: int, length_bytes: int) -> bytes:
-        """Return exactly `length_bytes`, which are there, of the blob that has this etag.
-
-        Raises:
-            PlainChangedError: it has another one, or is gone.
-        """
-        ...
-
-    def sign_reads(self, blobs: Sequence[tuple[str, str]], *, starts_at: datetime, expires_at: datetime) -> list[str]:
-        """Return urls that read these blobs; as `BlobDriver.sign_reads`, by names."""
-        ...
-
-    def close(self) -> None:
-        """Let go of connections; idempotent."""
-        ...
 
 
 _named: dict[str, object] = {}
@@ -118,12 +69,6 @@ def container_url(location: Location) -> str:
     if isinstance(location, AzureLocation):
         return replace(location, prefix="").url
     return location.path.as_uri() if isinstance(location, DirectoryLocation) else f"memory://{location.name}"
-
-
-def changed_error(url: str, name: str, etag: str, found: PlainBlob | None) -> PlainChangedError:
-    """Return the error of a blob that is not what was listed."""
-    what = "is gone" if found is None else f"was changed: its etag is {found.etag!r}, expected {etag!r}"
-    return PlainChangedError(f"blob {name!r} in {url!r} {what}", hint="list again, and see who changes it")
 
 
 def open_plain_driver(location: Location, credential: object = None, beside: BlobDriver | None = None) -> PlainDriver:

@@ -16,7 +16,7 @@ from vds.blobs.azure import LIST_PAGE_BLOBS, AzureDriver
 from vds.blobs.credential import Credential, choose_credential
 from vds.blobs.driver import BlobDriver
 from vds.blobs.location import AzureLocation
-from vds.blobs.plain import PlainBlob, changed_error
+from vds.blobs.plaindriver import PlainBlob, changed_error
 from vds.blobs.sdk import translated
 from vds.errors import ConflictError
 

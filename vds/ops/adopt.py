@@ -22,7 +22,8 @@ from blake3 import blake3
 
 from vds.blobs.objects import fresh_ulid, put_record
 from vds.blobs.outside import RoutedDriver, check_adoptable, home_of, unrouted
-from vds.blobs.plain import PlainBlob, PlainChangedError, PlainPlace, container_url, name_place, open_place, parse_place
+from vds.blobs.plain import PlainPlace, container_url, name_place, open_place, parse_place
+from vds.blobs.plaindriver import PlainBlob, PlainChangedError
 from vds.blobs.reads import READ_BYTES_MAX
 from vds.engine.commit import CommitRequest
 from vds.engine.doors import Doors

@@ -10,7 +10,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 
-from vds.blobs.plain import PlainBlob, PlainPlace, name_place, open_place, parse_place
+from vds.blobs.plain import PlainPlace, name_place, open_place, parse_place
+from vds.blobs.plaindriver import PlainBlob
 from vds.blobs.reads import READ_BYTES_MAX
 from vds.errors import AccessDeniedError, InvalidInputError, NoSpaceError, VdsError
 from vds.pipeline import parallel_map

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import Any, NoReturn, Self
 
 from vds.azureml import catalog
 from vds.azureml.data.dataset_consumption_config import DatasetConsumptionConfig
 from vds.azureml.data.kinds import dataset_of
 from vds.azureml.data.registered import RegisteredDatasets
 from vds.azureml.exceptions import NotInVdsError, UserErrorException
+from vds.azureml.faces import WorkspaceFace
 from vds.azureml.plainpart import PlainPart
 from vds.azureml.selection import Selection
-
-if TYPE_CHECKING:
-    from vds.azureml.core.workspace import Workspace
 
 
 class AbstractDataset:
@@ -30,7 +28,7 @@ class AbstractDataset:
         self._registered: catalog.Registered | None = None
 
     @classmethod
-    def _of_registered(cls, workspace: Workspace, registered: catalog.Registered) -> Self:
+    def _of_registered(cls, workspace: WorkspaceFace, registered: catalog.Registered) -> Self:
         made = cls(registered.selection(), registered.definition)
         made._registered = registered
         return made
@@ -84,7 +82,7 @@ class AbstractDataset:
         return max(times) if times else None
 
     @staticmethod
-    def get_by_name(workspace: Workspace, name: str, version: int | str = "latest", **more: object) -> Any:
+    def get_by_name(workspace: WorkspaceFace, name: str, version: int | str = "latest", **more: object) -> Any:
         """Return a registered dataset.
 
         Args:
@@ -101,7 +99,7 @@ class AbstractDataset:
         return found
 
     @staticmethod
-    def get_by_id(workspace: Workspace, id: str, **more: object) -> Any:
+    def get_by_id(workspace: WorkspaceFace, id: str, **more: object) -> Any:
         """Return the registered dataset version of that id; it costs all releases of the store.
 
         Raises:
@@ -110,13 +108,13 @@ class AbstractDataset:
         return dataset_of(workspace, catalog.find_by_id(workspace.store, id))
 
     @staticmethod
-    def get_all(workspace: Workspace) -> RegisteredDatasets:
+    def get_all(workspace: WorkspaceFace) -> RegisteredDatasets:
         """Return name → latest version of all registered datasets; each is looked up when it is asked for."""
         return RegisteredDatasets(workspace)
 
     def register(
         self,
-        workspace: Workspace,
+        workspace: WorkspaceFace,
         name: str,
         description: str | None = None,
         tags: Mapping[str, str] | None = None,

@@ -7,13 +7,14 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vds.azureml.data.data_reference import DataReference
 from vds.azureml.data.receiving import Download, download_files
 from vds.azureml.data.sending import LocalFiles, PathText, first_line, list_directory, list_files, upload_lines
 from vds.azureml.data.telling import tell_of_upload
 from vds.azureml.exceptions import ConflictException
+from vds.azureml.faces import WorkspaceFace
 from vds.azureml.globs import clean_path
 from vds.azureml.notices import write_lines
 from vds.azureml.plainpart import find_plain, list_plain
@@ -22,9 +23,6 @@ from vds.azureml.selection import Part
 from vds.errors import ConflictError
 from vds.store import Namespace, UploadResult
 from vds.store.plain import PlainBlob
-
-if TYPE_CHECKING:
-    from vds.azureml.core.workspace import Workspace
 
 STRICT_TRIES = 5
 """How often a strict upload looks again because others committed between its look and its commit."""
@@ -45,7 +43,7 @@ class AzureBlobDatastore:
 
     def __init__(
         self,
-        workspace: Workspace,
+        workspace: WorkspaceFace,
         name: str,
         container_name: str | None = None,
         account_name: str | None = None,
@@ -261,7 +259,7 @@ class AzureBlobDatastore:
         raise AssertionError("the loop ends in a return or a raise")
 
 
-def blob_datastore(workspace: Workspace, registration: Registration) -> AzureBlobDatastore:
+def blob_datastore(workspace: WorkspaceFace, registration: Registration) -> AzureBlobDatastore:
     """Return the handle of a known datastore, with what this process was given for it."""
     secret = find_secret(workspace.store, registration.name)
     return AzureBlobDatastore(

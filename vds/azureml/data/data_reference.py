@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vds.azureml.exceptions import UserErrorException
+from vds.azureml.faces import DatastoreFace
 from vds.azureml.selection import Selection, pin
 from vds.store import UploadResult, Version
-
-if TYPE_CHECKING:
-    from vds.azureml.data.azure_storage_datastore import AzureBlobDatastore
 
 MODES = ("mount", "download", "upload")
 
@@ -32,7 +30,7 @@ class DataReference:
 
     def __init__(
         self,
-        datastore: AzureBlobDatastore,
+        datastore: DatastoreFace,
         data_reference_name: str | None = None,
         path_on_datastore: str | None = None,
         mode: str = "mount",
@@ -56,7 +54,7 @@ class DataReference:
         self._result: UploadResult | None = None
 
     @classmethod
-    def uploaded_to(cls, datastore: AzureBlobDatastore, result: UploadResult) -> DataReference:
+    def uploaded_to(cls, datastore: DatastoreFace, result: UploadResult) -> DataReference:
         """Return the reference that an upload returns."""
         made = cls(datastore, path_on_datastore=result.target_path)
         made._result = result

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from vds.azureml.data.data_reference import DataReference
+from vds.azureml.faces import DatastoreFace
 from vds.azureml.selection import Selection, pin
-
-if TYPE_CHECKING:
-    from vds.azureml.data.azure_storage_datastore import AzureBlobDatastore
 
 
 class DataPath:
     """A path of a datastore; it means the newest version at the moment it is used."""
 
-    def __init__(self, datastore: AzureBlobDatastore, path_on_datastore: str | None = None, name: str | None = None) -> None:
+    def __init__(self, datastore: DatastoreFace, path_on_datastore: str | None = None, name: str | None = None) -> None:
         self.datastore = datastore
         self._path = path_on_datastore
         self.name = name

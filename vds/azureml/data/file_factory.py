@@ -12,6 +12,7 @@ from vds.azureml.data.data_reference import DataReference
 from vds.azureml.data.datapath import DataPath
 from vds.azureml.data.file_dataset import FileDataset
 from vds.azureml.exceptions import UserErrorException
+from vds.azureml.faces import DatastoreFace
 from vds.azureml.globs import clean_path
 from vds.azureml.notices import ignore, write_lines
 from vds.azureml.selection import Selection, select
@@ -108,7 +109,7 @@ def select_paths(path: Any) -> Selection:
     return select(list(paths))
 
 
-def parse_target(target: Any) -> tuple[AzureBlobDatastore, str]:
+def parse_target(target: Any) -> tuple[DatastoreFace, str]:
     """Return the datastore and path that a target means.
 
     Raises:

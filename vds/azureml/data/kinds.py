@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from vds.azureml.catalog import Registered
 from vds.azureml.exceptions import UserErrorException
-
-if TYPE_CHECKING:
-    from vds.azureml.core.workspace import Workspace
-    from vds.azureml.data.abstract_dataset import AbstractDataset
+from vds.azureml.faces import WorkspaceFace
 
 FILES = "file"
 
-C = TypeVar("C", bound="type[AbstractDataset]")
-_kinds: dict[str, type[AbstractDataset]] = {}
+
+class DatasetKind(Protocol):
+    """A class of datasets."""
+
+    def _of_registered(self, workspace: WorkspaceFace, registered: Registered) -> Any:
+        """Return a registered dataset as one of this class."""
+
+
+C = TypeVar("C", bound=DatasetKind)
+_kinds: dict[str, DatasetKind] = {}
 
 
 def kind(name: str) -> Callable[[C], C]:
@@ -28,7 +33,7 @@ def kind(name: str) -> Callable[[C], C]:
     return enter
 
 
-def dataset_of(workspace: Workspace, registered: Registered) -> Any:
+def dataset_of(workspace: WorkspaceFace, registered: Registered) -> Any:
     """Return the dataset that was registered.
 
     Raises:

@@ -9,16 +9,13 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from vds.azureml.faces import DatastoreFace
 from vds.azureml.globs import clean_path
 from vds.azureml.notices import say, write_lines
 from vds.azureml.plainpart import download_blobs
 from vds.azureml.selection import PATTERNS_A_CALL, Selection, VersionPart, find_latest
 from vds.store import Version
-
-if TYPE_CHECKING:
-    from vds.azureml.data.azure_storage_datastore import AzureBlobDatastore
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +37,7 @@ class Download:
     show_progress: bool
 
 
-def download_files(datastore: AzureBlobDatastore, asked: Download) -> int:
+def download_files(datastore: DatastoreFace, asked: Download) -> int:
     """Copy files of the newest version; returns how many.
 
     Raises:
@@ -130,7 +127,7 @@ def _fetch(version: Version, prefix: str, wanted: Sequence[str], *, is_all: bool
         view.download(place, allow_patterns=chunk, show_progress=False)
 
 
-def _record(datastore: AzureBlobDatastore, version: Version, prefix: str) -> None:
+def _record(datastore: DatastoreFace, version: Version, prefix: str) -> None:
     directory = prefix.rpartition("/")[0]
     view = version.at(directory) if directory else version
     store = datastore.workspace.store

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vds.azureml import catalog
 from vds.azureml.data.kinds import dataset_of
 from vds.azureml.exceptions import NotFoundException
-
-if TYPE_CHECKING:
-    from vds.azureml.core.workspace import Workspace
+from vds.azureml.faces import WorkspaceFace
 
 
 class RegisteredDatasets(Mapping[str, Any]):
     """Name → the latest version of each registered dataset; each is looked up when it is asked for."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: WorkspaceFace) -> None:
         self._workspace = workspace
 
     def __repr__(self) -> str:
