@@ -15,8 +15,8 @@ from vds.index.sql import text
 def stage_undo(connection: Connection, area: Area, base: int, runs: Sequence[str]) -> None:
     """Stage what each path was before these runs changed it, in place of all rows of the part.
 
-    A path whose last change up to `base` is not theirs stays as it is: somebody has written it since, or put it back. Of the
-    others the state after the last change that is not theirs counts. It costs the changes of the paths that they touched.
+    For each path that they touched that is the state after its last change which is not theirs. Where somebody has written it since,
+    or put it back, that is what it is. It costs the changes of those paths.
 
     Raises:
         NotFoundError: a version that such a state is of has expired and was collected.
@@ -50,7 +50,7 @@ moves AS (
 undone AS (
     SELECT m.path, MAX(CASE WHEN ours.number IS NULL THEN m.number ELSE 0 END) AS before FROM moves m
     LEFT JOIN ours ON ours.number = m.number
-    GROUP BY m.path HAVING MAX(m.number) = MAX(COALESCE(ours.number, 0))
+    GROUP BY m.path
 )
 INSERT INTO staged SELECT :s, :p, u.path, CASE WHEN w.path IS NULL THEN 2 ELSE 1 END, 1, 0, w.digest,
     COALESCE(w.size_bytes, 0), COALESCE(w.mode, 0), COALESCE(w.modified_ns, 0)
