@@ -15,8 +15,8 @@ from vds.index.sql import text
 def stage_undo(connection: Connection, area: Area, base: int, runs: Sequence[str]) -> None:
     """Stage what each path was before these runs changed it, in place of all rows of the part.
 
-    For each path that they touched that is the state after its last change which is not theirs. Where somebody has written it since,
-    or put it back, that is what it is. It costs the changes of those paths.
+    For each path that they touched, that is the state after its last change which is not theirs. Where somebody has written it
+    since, or put it back, that is what it is now. It costs the changes of those paths.
 
     Raises:
         NotFoundError: a version that such a state is of has expired and was collected.
