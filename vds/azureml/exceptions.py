@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vds.errors import ConflictError, InvalidInputError, NotFoundError, VdsError
 
 __all__ = [
@@ -17,6 +19,11 @@ __all__ = [
 
 class AzureMLException(VdsError):
     """Base of the errors that the SDK's names raise themselves; those of the store pass through as they are."""
+
+    def __init__(self, message: str, *, hint: str = "", **more: Any) -> None:
+        super().__init__(message, hint=hint, **more)
+        if self.hint:  # scripts end with a traceback: there is where people look
+            self.add_note(f"hint: {self.hint}")
 
 
 class ActivityFailedException(AzureMLException):

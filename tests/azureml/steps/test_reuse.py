@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import time
-from collections.abc import Callable
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +17,7 @@ from vds.azureml.core.runconfig import RunConfiguration
 from vds.azureml.data import OutputFileDatasetConfig
 from vds.azureml.data.data_reference import DataReference
 from vds.azureml.pipeline.core import PipelineData
+from vds.azureml.pipeline.steps import PythonScriptStep
 from vds.cli.main import run
 from vds.cli.shell import Shell
 
@@ -218,31 +216,50 @@ def test_reuse_that_is_off(two: Two, how: str, monkeypatch: pytest.MonkeyPatch) 
     assert why(two.project, "prep")["differs"] == []
 
 
-def test_results_that_are_no_longer_there(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
-    def is_gone(store: object, place: object) -> bool:
-        return False
-
-    monkeypatch.setattr("vds.azureml.local.stepwork._is_there", is_gone)
-    assert two.run() == MISS
+def test_results_that_have_expired(two: Two) -> None:
+    [place] = two.project.store.runs("prep")[0].outputs
+    two.project.store.expire(f"{place.namespace}@{place.number}", reason="test", dry_run=False)
+    assert two.run() == {"prep": False, "train": True}
     answer = why(two.project, "prep")
     assert (answer["result"], answer["differs"]) == ("miss", [])
+    assert two.run() == HIT
 
 
-def test_a_failed_run_is_not_used(project: Project) -> None:
-    made = Two(project)
-    prepared = PipelineData("prepared", project.datastore)
-    step: Callable[[], Any] = lambda: project.step(  # noqa: E731
-        "prep", "assert os.path.exists(os.environ['OK'])\n", prepared, outputs=[prepared]
-    )
-    os.environ["OK"] = str(project.root / "ok")
-    try:
-        assert project.run(step()).get_status() == "Failed"
-        Path(os.environ["OK"]).touch()
-        assert project.was_reused(project.run(step())) == {"prep": False}
-        assert project.was_reused(project.run(step())) == {"prep": True}
-    finally:
-        del os.environ["OK"]
-    assert made.raw.name == "raw"
+def test_a_whole_datastore_as_input_is_not_changed_by_what_runs_put_there(project: Project) -> None:
+    project.upload("raw", a="a")
+
+    def put() -> dict[str, bool]:
+        out = PipelineData("out", project.datastore)
+        whole = DataReference(project.datastore, "whole", "")
+        return project.was_reused(
+            project.run(project.step("reads", "pathlib.Path(sys.argv[2], 'x').touch()", whole, out, outputs=[out]))
+        )
+
+    assert put() == {"reads": False}
+    assert put() == {"reads": True}
+    project.upload("other", b="b")
+    assert put() == {"reads": False}
+
+
+def test_an_environment_that_is_registered_and_looked_up(project: Project) -> None:
+    def put(package: str) -> dict[str, bool]:
+        environment = Environment("mine")
+        environment.python.conda_dependencies = CondaDependencies.create(pip_packages=[package])
+        environment.register(workspace=project.workspace)
+        config = RunConfiguration()
+        config.environment = Environment.get(project.workspace, "mine")
+        return project.was_reused(project.run(project.step("one", "", runconfig=config)))
+
+    assert [put(package) for package in ("pandas", "pandas", "numpy")] == [{"one": False}, {"one": True}, {"one": False}]
+
+
+def test_a_failed_run_is_not_used(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OK", str(project.root / "ok"))
+    step = project.step("prep", "assert os.path.exists(os.environ['OK'])")
+    assert project.run(step).get_status() == "Failed"
+    (project.root / "ok").touch()
+    assert project.was_reused(project.run(step)) == {"prep": False}
+    assert project.was_reused(project.run(step)) == {"prep": True}
 
 
 def test_code_that_is_edited_while_the_pipeline_runs(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,8 +274,6 @@ def test_code_that_is_edited_while_the_pipeline_runs(project: Project, monkeypat
     monkeypatch.setenv("NEW", old.replace("'old'", "'new'"))
 
     def submit() -> dict[str, str]:
-        from vds.azureml.pipeline.steps import PythonScriptStep
-
         source = str(project.root / "src")
         one = PythonScriptStep("one.py", arguments=[first], outputs=[first], source_directory=source)
         two = PythonScriptStep("two.py", arguments=[second], inputs=[first], outputs=[second], source_directory=source)

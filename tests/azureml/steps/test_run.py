@@ -173,7 +173,8 @@ def test_converting_inputs(project: Project) -> None:
         from vds.azureml.core import Run
         from vds.azureml.core.run import _convert_to_dataset_input
         found = _convert_to_dataset_input(sys.argv[1])
-        pathlib.Path(sys.argv[2], "x").write_text(pathlib.Path(found.to_path()[0]).read_text() + pathlib.Path(found[1]).read_text())
+        texts = [pathlib.Path(path).read_text() for path in (found.to_path()[0], found[1])]
+        pathlib.Path(sys.argv[2], "x").write_text("".join(texts))
     """
     raw: Any = project.datastore.path("raw")
     assert project.texts(project.run(project.step("reads", body, raw, out)), "reads", "out") == {"x": "ab"}

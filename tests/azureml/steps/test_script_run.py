@@ -28,7 +28,8 @@ def test_a_script_with_what_is_usually_said(project: Project) -> None:
         parser.add_argument("--data")
         parser.add_argument("--rate", type=float)
         args = parser.parse_args()
-        pathlib.Path("outputs/model.txt").write_text(pathlib.Path(args.data, "a.txt").read_text() + str(args.rate) + os.environ["WORD"])
+        text = pathlib.Path(args.data, "a.txt").read_text()
+        pathlib.Path("outputs/model.txt").write_text(f"{text}{args.rate}{os.environ['WORD']}")
         print("trained")
     """)  # fmt: skip
     environment = Environment("mine")

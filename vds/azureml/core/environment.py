@@ -39,8 +39,8 @@ class Environment:
 
     @staticmethod
     def get(workspace: object, name: str, version: str | None = None, label: str | None = None) -> Environment:
-        """Return a description that has the name; curated environments are not looked up."""
-        made = Environment(name)
+        """Return what this process has registered under the name, else a description that has the name and says no more."""
+        made = _registered[name].clone(name) if name in _registered else Environment(name)
         made.version = version
         return made
 
@@ -70,7 +70,9 @@ class Environment:
         return made
 
     def register(self, workspace: object) -> Environment:
-        """Return itself: environments are not kept."""
+        """Have `get` find it, as long as this process lives; returns itself."""
+        if self.name:
+            _registered[self.name] = self
         return self
 
     def build(self, workspace: object, **_: object) -> Environment:
@@ -93,6 +95,9 @@ class Environment:
             "packages": conda.vds_facts() if isinstance(conda, CondaDependencies) else str(conda),
             "files": self._files,
         }
+
+
+_registered: dict[str, Environment] = {}
 
 
 def _from_file(name: str, file_path: str | os.PathLike[str]) -> Environment:

@@ -136,7 +136,7 @@ def place_of(port: Port, run: str) -> str:
     return (port.place or DEFAULT_PLACE).replace("{run-id}", run).replace("{output-name}", port.name).strip("/")
 
 
-def find_run_ids(path: str) -> list[tuple[str, str]]:
-    """Return (run, rest of the path) for each segment of a path that can be a run's id, the last one first."""
-    parts = path.replace("\\", "/").split("/")
-    return [(part, "/".join(parts[number + 1 :])) for number, part in reversed(list(enumerate(parts))) if is_ulid(part)]
+def is_below_run(path: str) -> bool:
+    """Return whether a path of a datastore is where a run has put its output, as long as nothing else is said."""
+    parts = path.split("/")
+    return len(parts) > 2 and parts[0] in ("azureml", "dataset") and is_ulid(parts[1])

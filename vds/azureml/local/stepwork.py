@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+from vds.azureml.data.data_reference import DataReference
+from vds.azureml.globs import clean_path
 from vds.azureml.local.execution import Execution
-from vds.azureml.local.spec import Input, InputPath, Output, OutputPath, Port, StepSpec, place_of
+from vds.azureml.local.spec import Input, InputPath, Output, OutputPath, Port, StepSpec, is_below_run, place_of
 from vds.azureml.local.stepkey import digest_of, key_parts
 from vds.azureml.local.work import Made, StepResult, Work
 from vds.azureml.selection import Selection, VersionPart
 from vds.errors import EntryNotFoundError, NotFoundError, VdsError
+from vds.model.manifest import ContentHasher
 from vds.provenance import describe_command, working_for
 from vds.store import Run, RunInfo, RunPlace, Store
 
@@ -36,7 +39,7 @@ def carry_out(work: Work, step: StepSpec, made: Mapping[Port, Made], before: Seq
     try:
         code = work.code_of(step.source_directory)
         inputs = {given.name: _find_input(work, given, made, before) for given in step.inputs}
-        digests = {name: EMPTY_DIGEST if found is None else found.digest() for name, found in inputs.items()}
+        digests = {given.name: _digest(given, inputs[given.name]) for given in step.inputs}
     except VdsError as err:
         return StepResult(step.name, _note_failure(work, step, err.message), "failed", error=err.message)
     parts = key_parts(step, code, digests, {output.port.name: _goal(work, output.port) for output in step.outputs})
@@ -92,6 +95,23 @@ def _find_input(work: Work, given: Input, made: Mapping[Port, Made], before: Seq
     if isinstance(given.source, Port):
         return made[given.source].selection
     return work.pin(given, is_late=True, before=before)
+
+
+def _digest(given: Input, selection: Selection | None) -> str:
+    """Return what is in an input; of a whole datastore, without what runs have put there under their ids.
+
+    Each run adds to that, so that nothing which reads the datastore could ever be used again. Who knows the id of a run has it
+    from another input.
+    """
+    if selection is None:
+        return EMPTY_DIGEST
+    if not isinstance(given.source, DataReference) or clean_path(given.source.path_on_datastore):
+        return selection.digest()
+    hasher = ContentHasher()
+    for file in selection.listed():
+        if not is_below_run(file.path):
+            hasher.add(file.path, file.digest, file.mode)
+    return hasher.digest().hex()
 
 
 def _goal(work: Work, port: Port) -> str:
