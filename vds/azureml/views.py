@@ -46,6 +46,13 @@ def view_of(key: str, place: Callable[[Path], Path]) -> Path:
         return made
 
 
+def forget_view(place: Path) -> None:
+    """Have a view made anew the next time it is wanted: its files are not what they were. It stays where it is."""
+    with _lock:
+        for key in [key for key, made in _placed.items() if made == place]:
+            del _placed[key]
+
+
 def remove_view(directory: Path) -> None:
     """Remove a directory of read-only files; harmless when it is gone."""
     for folder, _, _ in os.walk(directory):

@@ -144,10 +144,6 @@ def test_modes_and_names(project: Project) -> None:
             "outputs": dict(run.output_datasets) == {"made": sys.argv[4]},
         }
         pathlib.Path(given["downloaded"], "a.txt").write_text("its own")
-        try:
-            pathlib.Path(given["mounted"], "b.txt").write_text("no")
-        except OSError:
-            pass
         pathlib.Path(sys.argv[4], "read.json").write_text(json.dumps(found))
     """
     before = PipelineData("before", project.datastore)
@@ -222,3 +218,24 @@ def test_texts_that_mean_paths(project: Project) -> None:
 
 def os_path(path: str) -> str:
     return str(Path(path).parent)
+
+
+def test_a_step_that_writes_to_what_it_was_given_to_read(project: Project) -> None:
+    """Where the modes of files do not hold it, as it is root, it fails; nobody else ever sees what it wrote."""
+    content = "x" * 2_000_000  # large enough to be shared with the cache
+    project.upload("raw", a=content)
+    out, read_back = PipelineData("out", project.datastore), PipelineData("back", project.datastore)
+    raw = project.datastore.path("raw")
+    body = "with open(sys.argv[1] + '/a.txt', 'r+') as file: file.write('spoilt')"
+    spoils = project.step("spoils", body, raw, out, outputs=[out])
+    run = project.run(spoils)
+    assert run.get_status() == "Failed"
+    assert (
+        "which it was given to read" in project.info(run, "spoils").error
+        or "PermissionError" in project.info(run, "spoils").error
+    )
+    copies = "pathlib.Path(sys.argv[2], 'a').write_bytes(pathlib.Path(sys.argv[1], 'a.txt').read_bytes())"
+    run = project.run(project.step("copies", copies, raw, read_back, outputs=[read_back]))
+    assert project.texts(run, "copies", "back") == {"a": content}
+    own = project.step("owns", body, raw.as_download(), out, outputs=[out])
+    assert project.run(own).get_status() == "Completed"

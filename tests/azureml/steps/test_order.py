@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.azureml.steps.conftest import Project
 from vds.azureml.core import Dataset
+from vds.azureml.core.runconfig import RunConfiguration
 from vds.azureml.data import OutputFileDatasetConfig
 from vds.azureml.data.data_reference import DataReference
 from vds.azureml.exceptions import ActivityFailedException, UserErrorException
@@ -193,3 +195,22 @@ def test_parameters_are_numbers_texts_and_datasets(project: Project) -> None:
     assert project.texts(project.run(step), "alpha", "made") == {"said": "0.1 yes a.txt"}
     run = project.run(step, pipeline_parameters={"rate": 2, "data": other})
     assert project.texts(run, "alpha", "made") == {"said": "2 yes b.txt"}
+
+
+def test_a_pipeline_of_one_step_and_a_configuration_with_paths(project: Project) -> None:
+    config = RunConfiguration()
+    config.environment_variables = {"PATH": "/nowhere/bin", "PYTHONPATH": "/nowhere/lib", "WORD": "w"}
+    made = PipelineData("made", project.datastore)
+    step = project.step(
+        "alpha",
+        "import shutil; print(os.environ['PATH'], os.environ['PYTHONPATH'], os.environ['WORD'], shutil.which('python'))",
+        runconfig=config,
+        outputs=[made],
+    )
+    run = Pipeline(project.workspace, step).submit("trials")
+    run.wait_for_completion(show_output=False)
+    [alpha] = run.get_steps()
+    path, modules, word, python = alpha.get_stdout_log().split()
+    assert path.endswith(":/nowhere/bin")
+    assert modules.startswith("/nowhere/lib:")
+    assert (word, Path(python).parent) == ("w", Path(sys.executable).parent)

@@ -174,3 +174,10 @@ def test_pipeline_outputs_and_downloads(project: Project) -> None:
     assert sorted(step.get_outputs()) == ["out"]
     again = project.step("again", "assert os.listdir(sys.argv[1]) == ['a']", data.as_input("earlier"))
     assert project.run(again).get_status() == "Completed"
+
+
+def test_a_reference_as_output(project: Project) -> None:
+    place = project.datastore.path("by/reference").as_upload()
+    run = project.run(project.step("writes", WRITE, place, "a", "1", outputs=[place]))
+    assert run.get_status() == "Completed"
+    assert project.head().read_text("by/reference/a") == "1"

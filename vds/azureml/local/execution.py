@@ -25,9 +25,11 @@ from vds.azureml.local import artifacts
 from vds.azureml.local.code import Code, copy_code
 from vds.azureml.local.process import Ended, python_path, run_process
 from vds.azureml.local.spec import Argument, InputPath, Output, OutputPath, Port, StepSpec, place_of
+from vds.azureml.local.watch import Watch
 from vds.azureml.local.work import StepResult, Work
 from vds.azureml.local.workdir import CODE, LOG, make_run_directory
 from vds.azureml.selection import Selection
+from vds.azureml.views import forget_view
 from vds.model.run import EndStatus
 from vds.provenance import RUN_VARIABLE, working_for
 from vds.store import Run, Transaction
@@ -58,6 +60,7 @@ class Execution:
         self._code = self._directory / CODE
         copy_code(code, self._code)
         self.outputs = {output.port: self._make_output(output.port) for output in step.outputs}
+        self._shared: list[Path] = []
         self._inputs = {name: self._bring(name, selection) for name, selection in inputs.items()}
         self._kept_s = time.monotonic()
         self._keep_every_s = LOG_FIRST_S
@@ -65,11 +68,17 @@ class Execution:
     def run_script(self) -> StepResult | None:
         """Run the script, and keep what it left beside its outputs; returns how it failed, None when it did not."""
         with working_for(self._record.id, is_inherited=False):
+            watch = Watch.begin(self._shared)
             try:
                 ended = self._run()
             finally:
                 artifacts.collect(self._work.store, self._record.id, self._code)
-        return self._fail(ended) if ended.why else None
+        changed = watch.find_changed()
+        for place, _ in changed:
+            forget_view(place)
+        if ended.why:
+            return self._fail(ended)
+        return self._fail_for_writing(changed[0][1]) if changed else None
 
     def commit(self) -> dict[str, int]:
         """Make versions of the outputs: one for each datastore. Returns namespace → number.
@@ -98,7 +107,9 @@ class Execution:
         if selection is not None and given.mode == "download":  # a copy of its own, which it may change
             return os.fspath(selection.copy_to(self._directory / ".inputs" / name / selection.parts[0].origin))
         if selection is not None:
-            return os.fspath(selection.place())
+            place = selection.place()
+            self._shared.append(place)
+            return os.fspath(place)
         empty = self._directory / ".inputs" / name
         empty.mkdir(parents=True, exist_ok=True)
         return os.fspath(empty)
@@ -145,16 +156,16 @@ class Execution:
     def _environ(self) -> dict[str, str]:
         work, step, store, inputs, outputs = self._work, self._step, self._work.store, self._inputs, self.outputs
         modes = {given.name: given.mode for given in step.inputs}
+        given = {**os.environ, **step.variables}
         described = {name: {"path": inputs[name], "mode": modes[name], "dataset": self._pickle(name)} for name in inputs}
         return {
-            **os.environ,
-            **step.variables,
+            **given,
             "VDS_STORE": store.url,
             **({} if "VDS_INDEX" in os.environ else {"VDS_INDEX": store.index}),
             RUN_VARIABLE: self._record.id,
             # `python` in a command is the Python that runs this.
-            "PATH": os.pathsep.join(filter(None, [os.path.dirname(sys.executable), os.environ.get("PATH", "")])),
-            "PYTHONPATH": python_path(os.environ, self._code),
+            "PATH": os.pathsep.join(filter(None, [os.path.dirname(sys.executable), given.get("PATH", "")])),
+            "PYTHONPATH": python_path(given, self._code),
             "PYTHONUNBUFFERED": "1",
             "AZUREML_RUN_ID": self._record.id,
             "AZUREML_ROOT_RUN_ID": work.parent or self._record.id,
@@ -188,6 +199,11 @@ class Execution:
         self._record.end(status, error)
         shown = "\n".join([ended.why, *last, *self._hints(last)])
         return StepResult(self._step.name, self._record.id, status, error=shown)
+
+    def _fail_for_writing(self, path: str) -> StepResult:
+        error = f"it has changed {path!r}, which it was given to read: as_download() gives it a copy of its own"
+        self._record.end("failed", error)
+        return StepResult(self._step.name, self._record.id, "failed", error=error)
 
     def _hints(self, last: Sequence[str]) -> Iterator[str]:
         """Yield what to do where a script took the directory of an output for a place to write a file to."""

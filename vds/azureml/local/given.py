@@ -82,7 +82,7 @@ def read_step(call: StepCall, values: Mapping[str, Any], produced_elsewhere: set
     """
     reader = _Reader(values, produced_elsewhere)
     for one in call.outputs:
-        reader.add_output(_output_of(one))
+        reader.put_out(one)
     for one in call.inputs:
         reader.add_input(reader.value_of(one))
     arguments = [reader.argument(one) for one in call.arguments]
@@ -111,12 +111,20 @@ class _Reader:
         self._elsewhere = produced_elsewhere
         self.inputs: dict[str, Input] = {}
         self.outputs: dict[Port, Output] = {}
+        self._references: list[tuple[DataReference, Port]] = []
 
     def value_of(self, one: Any) -> Any:
         """Return what a parameter stands for; anything else as it is."""
         if isinstance(one, Parameter):
             return self._values.get(one.name, one.default_value)
         return one
+
+    def put_out(self, one: Any) -> None:
+        """Note what the step names as its output."""
+        output = _output_of(one)
+        self.add_output(output)
+        if isinstance(one, DataReference):
+            self._references.append((one, output.port))
 
     def add_output(self, output: Output) -> None:
         """Note an output; what it is registered as adds up."""
@@ -144,6 +152,9 @@ class _Reader:
             if output.port in self.outputs or (output.port not in self._elsewhere and _can_be_output(value)):
                 self.add_output(output)
                 return OutputPath(output.port)
+        for reference, port in self._references:
+            if reference is value:
+                return OutputPath(port)
         if isinstance(value, Reading | Producing | Selectable | DatasetConsumptionConfig):
             return InputPath(self._find_input(value, name).name)
         return str(value)
@@ -167,7 +178,8 @@ class _Reader:
             port = one.vds_output().port
             return Input(port.name, port)
         if isinstance(one, Selectable):
-            return Input(name or getattr(one, "data_reference_name", None) or getattr(one, "name", None) or "input", one)
+            own = getattr(one, "data_reference_name", None) or getattr(one, "name", None)
+            return Input(name or own or "input", one, getattr(one, "mode", "mount"))
         raise UserErrorException(
             f"{one!r} cannot be an input of a step", hint="give a dataset, a DataReference, or an output of another step"
         )

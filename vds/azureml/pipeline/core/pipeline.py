@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ class Pipeline:
     def __init__(
         self,
         workspace: Any,
-        steps: Iterable[Any],
+        steps: Any,
         description: str | None = None,
         default_datastore: Any = None,
         default_source_directory: str | os.PathLike[str] | None = None,
@@ -34,7 +34,7 @@ class Pipeline:
         _service_endpoint: object = None,
         **kwargs: object,
     ) -> None:
-        """Put steps together.
+        """Put steps together: one, a list of them, lists in lists, sequences.
 
         Raises:
             UserErrorException: two steps put out one output, steps wait for each other, or one reads what nobody puts out.
@@ -44,7 +44,8 @@ class Pipeline:
         self.description = description
         self.default_datastore = default_datastore
         self._source_directory = default_source_directory
-        self._steps = _closure(flatten(steps)) if resolve_closure else flatten(steps)
+        listed = flatten([steps])
+        self._steps = _closure(listed) if resolve_closure else listed
         order_steps(self.specs({}))
 
     @property
