@@ -170,6 +170,11 @@ def test_an_input_that_is_not_there_fails_its_step(project: Project) -> None:
     assert (run.get_status(), project.info(run, "alpha").status) == ("Failed", "failed")
 
 
+def test_a_kind_of_step_that_needs_the_service() -> None:
+    with pytest.raises(UserErrorException, match=r"azureml\.pipeline\.steps\.ParallelRunStep needs the AzureML service"):
+        from vds.azureml.pipeline.steps import ParallelRunStep  # noqa: F401
+
+
 def test_a_parameter_that_is_not_there(project: Project) -> None:
     step = project.step("alpha", "", PipelineParameter("rate", 0.1))
     with pytest.raises(UserErrorException, match="no parameter 'rato': it has rate"):

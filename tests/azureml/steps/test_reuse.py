@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.azureml.steps.conftest import Project
-from vds.azureml.core import Environment
+from vds.azureml.core import Dataset, Environment
 from vds.azureml.core.conda_dependencies import CondaDependencies
 from vds.azureml.core.runconfig import RunConfiguration
 from vds.azureml.data import OutputFileDatasetConfig
@@ -283,3 +283,30 @@ def test_code_that_is_edited_while_the_pipeline_runs(project: Project, monkeypat
     assert submit() == {"a": "new"}
     project.write("src/two.py", old)
     assert submit() == {"a": "old"}
+
+
+def test_things_without_names_are_the_same_in_each_submission(project: Project) -> None:
+    """They have names by chance, which must not count; a new version of a dataset with the same content does not either."""
+    project.upload("raw", a="a")
+
+    def put() -> dict[str, bool]:
+        dataset = Dataset.File.from_files((project.datastore, "raw"))
+        registered = dataset.register(project.workspace, "raw", create_new_version=True)
+        out, copied = OutputFileDatasetConfig(), PipelineData("copied")
+        inputs = [project.datastore.path("raw"), dataset.as_mount(), registered.as_mount()]
+        body = "assert all(map(os.path.isdir, sys.argv[1:5])); pathlib.Path(sys.argv[5]).write_text('x')"
+        first = project.step("first", body, *inputs, out, f"{out}/made.txt", inputs=[inputs[0]])
+        body = """
+            assert sys.argv[1] == sys.argv[2]
+            pathlib.Path(sys.argv[3], "x").write_bytes(pathlib.Path(sys.argv[1], "made.txt").read_bytes())
+        """
+        read = out.as_input()
+        second = project.step("second", body, read, str(read), copied)
+        run = project.run(first, second)
+        assert run.get_status() == "Completed", [info.error for info in project.store.runs(parent=run.id)]
+        assert project.texts(run, "second", "copied") == {"x": "x"}
+        return project.was_reused(run)
+
+    assert put() == {"first": False, "second": False}
+    project.upload("elsewhere", b="b")
+    assert put() == {"first": True, "second": True}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +15,9 @@ from vds.azureml.data.dataset_consumption_config import DatasetConsumptionConfig
 from vds.azureml.exceptions import UserErrorException
 from vds.azureml.local.spec import Argument, Input, InputPath, Output, OutputPath, Port, StepSpec
 from vds.azureml.selection import Selectable
+
+_MADE_UP = re.compile(r"[0-9a-f]{32}|input_[0-9a-f]{8}|(input_)?output_[0-9a-f]{8}")
+"""Names that the SDK, and so vds, gives to what a script gives none."""
 
 
 @runtime_checkable
@@ -87,11 +92,12 @@ def read_step(call: StepCall, values: Mapping[str, Any], produced_elsewhere: set
         reader.add_input(reader.value_of(one))
     arguments = [reader.argument(one) for one in call.arguments]
     command = [reader.argument(one) for one in call.command]
+    reader.settle_names()
     return StepSpec(
         name=call.name,
         script=call.script,
         source_directory=Path(call.source_directory),
-        arguments=arguments,
+        arguments=[reader.settled(one) for one in arguments],
         inputs=list(reader.inputs.values()),
         outputs=list(reader.outputs.values()),
         allow_reuse=call.allow_reuse,
@@ -99,7 +105,7 @@ def read_step(call: StepCall, values: Mapping[str, Any], produced_elsewhere: set
         variables=call.variables,
         after=call.after,
         timeout_s=call.timeout_s,
-        command=command,
+        command=[reader.settled(one) for one in command],
     )
 
 
@@ -112,6 +118,7 @@ class _Reader:
         self.inputs: dict[str, Input] = {}
         self.outputs: dict[Port, Output] = {}
         self._references: list[tuple[DataReference, Port]] = []
+        self._settled: dict[str, str] = {}
 
     def value_of(self, one: Any) -> Any:
         """Return what a parameter stands for; anything else as it is."""
@@ -158,6 +165,35 @@ class _Reader:
         if isinstance(value, Reading | Producing | Selectable | DatasetConsumptionConfig):
             return InputPath(self._find_input(value, name).name)
         return str(value)
+
+    def settle_names(self) -> None:
+        """Give what has a name by chance one that is the same in each submission: results could never be used again otherwise."""
+        for output in self.outputs.values():
+            port = output.port
+            if _MADE_UP.fullmatch(port.name):
+                port.made_up, port.name = port.name, self._free_name("output")
+            if port.made_up:
+                self._settled[port.made_up] = port.name
+        for given in list(self.inputs.values()):
+            name = self._free_name("input") if _MADE_UP.fullmatch(given.name) else given.name
+            if name != given.name:
+                self._settled[given.name] = name
+            if isinstance(given.source, Port) and given.source.made_up:
+                self._settled[given.source.made_up] = name
+            self.inputs[name] = replace(self.inputs.pop(given.name), name=name)
+
+    def settled(self, one: Argument) -> Argument:
+        """Return an argument with the names that were given since."""
+        if isinstance(one, InputPath):
+            return InputPath(self._settled.get(one.name, one.name))
+        if isinstance(one, str):
+            for before, after in self._settled.items():
+                one = one.replace(before, after)
+        return one
+
+    def _free_name(self, word: str) -> str:
+        taken = {*self.inputs, *(output.port.name for output in self.outputs.values())}
+        return next(name for number in itertools.count(1) if (name := f"{word}_{number}") not in taken)
 
     def _find_input(self, value: Any, name: str) -> Input:
         """Return the input that an argument means: one that was named among the inputs, or a new one."""

@@ -32,6 +32,7 @@ class Port:
         is_directory: whether its path is made as a directory, or is for the script to make a file of.
         registrations: datasets that whatever step puts it out registers.
         pipeline_name: by which the run of the pipeline knows it; empty for none.
+        made_up: the name it had before it was given one that is the same in each submission; empty for none.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Port:
     is_directory: bool = True
     registrations: list[Registration] = field(default_factory=list)
     pipeline_name: str = ""
+    made_up: str = ""
 
     @property
     def env_name(self) -> str:
