@@ -181,3 +181,18 @@ def test_a_reference_as_output(project: Project) -> None:
     run = project.run(project.step("writes", WRITE, place, "a", "1", outputs=[place]))
     assert run.get_status() == "Completed"
     assert project.head().read_text("by/reference/a") == "1"
+
+
+def test_links_to_directories(project: Project) -> None:
+    out = PipelineData("out", project.datastore)
+    body = """
+        root = pathlib.Path(sys.argv[1])
+        (root / "checkpoint-5").mkdir()
+        (root / "checkpoint-5" / "model").write_text("5")
+        (root / "latest").symlink_to("checkpoint-5")
+        os.makedirs("aside/deep")
+        pathlib.Path("aside/deep/b").write_text("b")
+        (root / "[aside]").symlink_to(os.path.abspath("aside"))
+    """
+    run = project.run(project.step("writes", body, out, outputs=[out]))
+    assert project.texts(run, "writes", "out") == {"[aside]/deep/b": "b", "checkpoint-5/model": "5", "latest/model": "5"}

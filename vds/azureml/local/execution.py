@@ -8,6 +8,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import pickle
@@ -235,7 +236,21 @@ def _put(tx: Transaction, local: Path, target: str) -> None:
         with tx.open(target) as file, local.open("rb") as body:
             shutil.copyfileobj(body, file, PIECE_BYTES)
     elif local.is_dir() and any(local.iterdir()):
-        tx.upload(local, target, show_progress=False)
+        links = list(_directory_links(local))
+        ignored = [glob.escape(path) for path, _ in links]
+        tx.upload(local, target, ignore_patterns=ignored or None, show_progress=False)
+        for path, source in links:  # such as `latest`; what is there already under another path is not sent again
+            _put(tx, source, f"{target}/{path}")
+
+
+def _directory_links(local: Path) -> Iterator[tuple[str, Path]]:
+    """Yield (path below a directory, what it links to) of each link to a directory; none that leads into a circle."""
+    for folder, names, _ in os.walk(local):
+        for name in names:
+            link = Path(folder, name)
+            source = link.resolve()
+            if link.is_symlink() and not link.parent.resolve().is_relative_to(source):
+                yield link.relative_to(local).as_posix(), source
 
 
 def _last_lines(path: Path) -> list[str]:
