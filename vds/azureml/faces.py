@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from vds.azureml.registrations import Registration
@@ -15,6 +16,11 @@ class WorkspaceFace(Protocol):
     @property
     def store(self) -> Store:
         """The store that it is."""
+        ...
+
+    @property
+    def datastores(self) -> Mapping[str, Any]:
+        """Each known datastore by its name."""
         ...
 
 
@@ -63,7 +69,10 @@ class DatastoreFace(Protocol):
 class ExperimentFace(Protocol):
     """An experiment."""
 
-    workspace: Any
-    """The workspace it belongs to."""
     name: str
     """What it is called."""
+
+    @property
+    def workspace(self) -> WorkspaceFace:
+        """The workspace it belongs to."""
+        ...

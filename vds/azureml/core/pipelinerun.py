@@ -9,18 +9,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vds.azureml.core.port import PortDataReference
 from vds.azureml.core.run import Run
 from vds.azureml.exceptions import ActivityFailedException, NotFoundException
+from vds.azureml.faces import ExperimentFace
 from vds.azureml.local.conductor import Conductor
 from vds.azureml.local.workdir import CODE, LOG, find_run_directory
 from vds.azureml.notices import write_lines
 from vds.store import RunInfo, RunPlace
-
-if TYPE_CHECKING:
-    from vds.azureml.core.experiment import Experiment
 
 FINISHED = "Finished"
 SHOW_S = 0.2
@@ -35,7 +33,7 @@ class StepRun(Run):
     _step_name = ""
 
     @classmethod
-    def begun(cls, experiment: Experiment, conductor: Conductor, name: str) -> StepRun:
+    def begun(cls, experiment: ExperimentFace, conductor: Conductor, name: str) -> StepRun:
         """Return the run of a step that was handed to a conductor, once it is recorded."""
         waited_s = 0.0
         while name not in conductor.begun and not conductor.is_over() and waited_s < BEGIN_S:
@@ -127,7 +125,7 @@ class PipelineRun(Run):
     _conductor: Conductor | None = None
 
     @classmethod
-    def begun(cls, experiment: Experiment, conductor: Conductor) -> PipelineRun:
+    def begun(cls, experiment: ExperimentFace, conductor: Conductor) -> PipelineRun:
         """Return the run of a pipeline that was handed to a conductor."""
         assert conductor.run is not None
         made = cls(experiment, conductor.run.id)

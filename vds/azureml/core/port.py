@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vds.azureml.data.output_dataset_config import OutputInput
+from vds.azureml.faces import ExperimentFace
 from vds.azureml.selection import Selection, VersionPart
 from vds.store import RunPlace, Version
-
-if TYPE_CHECKING:
-    from vds.azureml.core.experiment import Experiment
 
 
 class PortDataReference:
     """What a step has put out, in its datastore; pinned to the version that the step made."""
 
-    def __init__(self, experiment: Experiment, place: RunPlace) -> None:
+    def __init__(self, experiment: ExperimentFace, place: RunPlace) -> None:
         self._place = place
         self.datastore = experiment.workspace.datastores.get(place.namespace)
         self.name = place.name
