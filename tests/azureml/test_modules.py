@@ -10,7 +10,7 @@ import pytest
 
 from vds.azureml.core import VERSION, Model, Workspace
 from vds.azureml.core.compute import AmlCompute, ComputeTarget
-from vds.azureml.exceptions import NotInVdsError
+from vds.azureml.exceptions import NotInVdsError, UserErrorException
 from vds.azureml.pipeline import steps
 
 IMPORTS = {
@@ -81,7 +81,7 @@ def test_what_needs_the_service_says_what_to_use() -> None:
     with pytest.raises(NotInVdsError, match="Model") as caught:
         Model.register(None, model_path="outputs/model.pkl")
     assert "register" in str(caught.value.hint)
-    with pytest.raises(NotInVdsError, match="ParallelRunStep"):
+    with pytest.raises(UserErrorException, match="ParallelRunStep"):
         _ = steps.ParallelRunStep
     with pytest.raises(AttributeError):
         _ = steps.nothing
