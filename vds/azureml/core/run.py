@@ -139,8 +139,9 @@ class Run:
     def type(self) -> str:
         """`azureml.StepRun`, `azureml.PipelineRun` or `azureml.scriptrun`."""
         info = self._info
-        kinds = {"step": "azureml.StepRun", "pipeline": "azureml.PipelineRun"}
-        return kinds.get(info.kind if info is not None else "", "azureml.scriptrun")
+        if info is None or not (info.parent or info.kind == "pipeline"):
+            return "azureml.scriptrun"
+        return {"step": "azureml.StepRun", "pipeline": "azureml.PipelineRun"}.get(info.kind, "azureml.scriptrun")
 
     @property
     def experiment(self) -> Any:
