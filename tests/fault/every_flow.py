@@ -256,7 +256,7 @@ STEPS = [
     Step("revert", revert),
     Step("rollback", rollback),
     Step("record", record),
-    Step("undo run", undo_run, prepare=write_badly),
+    Step("undo_run", undo_run, prepare=write_badly),
     Step("register", register),
     Step("tag", tag),
     Step("untag", untag),

@@ -61,6 +61,17 @@ KINDS = {
     "RecordDivergedError": "record-diverged",
     "ObjectsGoneError": "objects-gone",
     "BlobMissingError": "not-found",
+    "ActivityFailedException": "activity-failed",
+    "AdoptedChangedError": "adopted-changed",
+    "AzureMLException": "error",
+    "ComputeTargetException": "invalid-input",
+    "ConflictException": "conflict",
+    "NoStoreError": "not-found",
+    "NotFoundException": "not-found",
+    "NotInVdsError": "invalid-input",
+    "PlainChangedError": "plain-changed",
+    "RunEnvironmentException": "invalid-input",
+    "UserErrorException": "invalid-input",
     "RangeError": "invalid-input",
 }
 """What programs branch on: a kind never changes between releases."""
