@@ -145,8 +145,8 @@ def _add_where(group: click.Group) -> None:
         group,
         "where",
         (
-            "vds where ~/.cache/vds/work/azureml/01jk…/prepared   a path that a script has printed: whose is it?",
-            "vds where team/raw@12                                who made this version, from what, who has read it?",
+            "vds where azureml/01jk…/prepared   the end of a path that a script has printed: whose is it?",
+            "vds where team/raw@12               who made this version, from what, who has read it?",
             "vds where azureml://datastores/workspaceblobstore/paths/raw",
         ),
     )

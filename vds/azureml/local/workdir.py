@@ -1,6 +1,6 @@
 """Where steps work on this machine: a directory for each run, named so that a path in it tells run and output.
 
-`<cache>/work/azureml/<run id>/<output>`: the last three parts of an output's path are where its files will be in its datastore.
+`steps/azureml/<run id>/<output>` in the cache: the last three parts of an output's path are where its files will be in its datastore.
 Beside the outputs is `.code`, the copy that the script runs in. Directories of runs that ended are kept for a week, so that paths
 which scripts have printed can be looked at.
 """
@@ -24,7 +24,7 @@ CODE, LOG, METRICS = ".code", "user_logs/std_log.txt", "metrics.jsonl"
 def work_root() -> Path:
     """Return the directory of all runs on this machine, made if it is not there."""
     cache = cache_directory(os.environ)
-    root = (_scratch() if cache is None else cache) / "work" / "azureml"
+    root = (_scratch() if cache is None else cache) / "steps" / "azureml"
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     return root
 
