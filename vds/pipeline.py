@@ -10,17 +10,14 @@ Guarantees:
 from __future__ import annotations
 
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Condition, Event, Lock, Thread
 from types import TracebackType
 from typing import Generic, TypeVar
-from weakref import WeakKeyDictionary
 
 from vds.pace import Pace
 from vds.work import Call, Job, Work
@@ -399,94 +396,15 @@ class Lane(Generic[R]):
             self._changed.notify_all()
 
 
-class Beat:
-    """Makes a call every few seconds, from a thread of its own, for as long as it is open.
+def start_call(call: Callable[[], R], name: str, *, is_daemon: bool = False) -> Future[R]:
+    """Make a call in a thread that outlives this one, for `vds.background` alone; no process waits for one that is a daemon."""
+    future: Future[R] = Future()
 
-    What the call raises is kept and ends it: whoever closes may look. The thread is no reason for a process to go on.
-    """
-
-    def __init__(self, call: Callable[[], None], every_s: float) -> None:
-        self._call = call
-        self._every_s = every_s
-        self._over = Event()
-        self.error: BaseException | None = None
-        self._thread = Thread(target=self._work, name="vds-beat", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Make no more calls; one that is under way is waited for."""
-        self._over.set()
-        self._thread.join()
-
-    def _work(self) -> None:
-        while not self._over.wait(self._every_s):
-            try:
-                self._call()
-            except BaseException as err:  # noqa: BLE001  # it has no caller to go to: kept for who closes
-                self.error = err
-                return
-
-
-class Background(Generic[R]):
-    """One call in a thread of its own. A process that comes to its end waits for it, with all threads still able to work."""
-
-    def __init__(self, call: Callable[[], R], name: str, on_exit: Callable[[], None] | None = None) -> None:
-        """Begin the call.
-
-        Args:
-            call: what to call.
-            name: of the thread.
-            on_exit: called when the process comes to its end before the call does, which is then waited for.
-        """
-        self._future: Future[R] = Future()
-        self._call = call
-        self._thread = Thread(target=self._work, name=name)
-        _wait_at_exit(self._thread, on_exit)
-        self._thread.start()
-
-    def is_over(self) -> bool:
-        """Return whether the call has ended."""
-        return self._future.done()
-
-    def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for the end of the call, and return whether it has come."""
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    def result(self) -> R:
-        """Wait, and return what the call returned.
-
-        Raises:
-            BaseException: what the call raised.
-        """
-        self._thread.join()
-        return self._future.result()
-
-    def _work(self) -> None:
+    def work() -> None:
         try:
-            self._future.set_result(self._call())
+            future.set_result(call())
         except BaseException as err:  # noqa: BLE001  # for whoever asks for the result
-            self._future.set_exception(err)
+            future.set_exception(err)
 
-
-_waited_for: WeakKeyDictionary[Thread, Callable[[], None] | None] = WeakKeyDictionary()
-
-
-def _wait_at_exit(thread: Thread, on_exit: Callable[[], None] | None) -> None:
-    """Have the interpreter wait for a thread before it shuts down the pools of others, which the thread may need."""
-    if not _waited_for:
-        # Without a public name; what it registers last is called first, and concurrent.futures has registered already.
-        register = getattr(threading, "_register_atexit", None)
-        if register is not None:
-            with suppress(RuntimeError):  # it is shutting down: a thread that is started now is joined all the same
-                register(_join_all)
-    _waited_for[thread] = on_exit
-
-
-def _join_all() -> None:
-    left = [(thread, on_exit) for thread, on_exit in list(_waited_for.items()) if thread.is_alive()]
-    for _, on_exit in left:
-        if on_exit is not None:
-            on_exit()
-    for thread, _ in left:
-        thread.join()
+    Thread(target=work, name=name, daemon=is_daemon).start()
+    return future

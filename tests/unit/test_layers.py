@@ -26,6 +26,7 @@ LAYERS = {
     "pace": 1,
     "work": 1,
     "pipeline": 2,
+    "background": 3,
     "progress": 2,
     "provenance": 2,
     "helper": 2,

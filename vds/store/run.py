@@ -9,11 +9,11 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from types import TracebackType
 
+from vds.background import Beat
 from vds.engine.doors import Doors
 from vds.errors import ConflictError, InvalidInputError, NotFoundError, VdsError
 from vds.model.run import RUN_FIELD, EndStatus, RunKind, RunStatus
 from vds.ops import runs as ops
-from vds.pipeline import Beat
 from vds.provenance import collect_provenance, describe_code, describe_environment, find_run, working_for
 from vds.store.handle import Handle
 from vds.store.results import UploadResult

@@ -14,7 +14,7 @@ from vds.azureml.local.graph import check_is_code
 from vds.azureml.local.spec import Port, StepSpec
 from vds.azureml.local.stepwork import carry_out
 from vds.azureml.local.work import Made, StepResult, Work
-from vds.pipeline import Background
+from vds.background import Background
 from vds.store import Run
 
 STEPS_MAX = max(2, os.cpu_count() or 1)

@@ -1,8 +1,8 @@
 """Where steps work on this machine: a directory for each run, named so that a path in it tells run and output.
 
-`steps/azureml/<run id>/<output>` in the cache: the last three parts of an output's path are where its files will be in its datastore.
-Beside the outputs is `.code`, the copy that the script runs in. Directories of runs that ended are kept for a week, so that paths
-which scripts have printed can be looked at.
+`steps/azureml/<run id>/<output>` in the cache: the last three parts of an output's path are where its files will be in its
+datastore. Beside the outputs is `.code`, the copy that the script runs in. Directories of runs that ended are kept for a week, so
+that paths which scripts have printed can be looked at.
 """
 
 from __future__ import annotations
