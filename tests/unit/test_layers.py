@@ -47,6 +47,7 @@ LAYERS = {
 
 SHARED_OPS = {
     *("counting", "deleting", "repacking", "placing", "compare", "survey", "exporting", "putting", "ranges", "pieces"),
+    "adoptsource",
     *("findings", "checklines", "checklog", "checkreplay", "checktables", "checkblobs", "checkbytes"),  # of vds fsck
     "checkadopted",  # likewise
     *("damagenotes", "damagetouch", "mending", "mendrecords", "goodcopies"),

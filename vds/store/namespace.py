@@ -26,7 +26,8 @@ from vds.model.path import EntryPath, directory_path
 from vds.model.patterns import Patterns
 from vds.model.ref import Point, parse_name, parse_point
 from vds.model.version import NO_PARENT
-from vds.ops.adopt import Adopter, AdoptPlan, AdoptSource, open_source, survey
+from vds.ops.adopt import Adopter, AdoptPlan
+from vds.ops.adoptsource import AdoptSource, open_source, survey
 from vds.ops.copy import CopyPlan
 from vds.ops.restore import RevertPlan, RollbackPlan, UndoPlan, find_tags_left
 from vds.ops.upload import (
