@@ -102,6 +102,22 @@ def test_overwriting_says_whose_files_they_were_and_keeps_them(
     assert paths(made.version) == ["pre/data.txt", "pre/only1.txt"]
 
 
+def test_who_wrote_what_is_replaced(
+    here: Path, ws: Workspace, datastore: AzureBlobDatastore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(here / "src", {"a": "1"})
+    with ws.store.run("first job") as first:
+        datastore.upload("src", "out", show_progress=False)
+    for text in ("2", "3"):
+        write(here / "src", {"a": text})
+        datastore.upload("src", "out", overwrite=True, show_progress=False)
+    by_run, by_process = capsys.readouterr().err.splitlines()
+    assert f"(run {first.id}, by" in by_run
+    assert "workspaceblobstore@1/out still shows" in by_run
+    assert f"(process {os.getpid()} on " in by_process
+    assert "workspaceblobstore@2/out still shows" in by_process
+
+
 def test_nothing_is_said_on_stderr_when_there_is_nothing_to_say(
     here: Path, datastore: AzureBlobDatastore, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -172,19 +172,6 @@ def find_users(doors: Doors, namespace: NamespaceRow, number: int) -> list[tuple
     return [(_facts(doors, row), place) for row, place in found]
 
 
-def find_place(doors: Doors, namespace_name: str, number: int, *, path: str, name: str, asked: str) -> PlaceRow:
-    """Return a version as what a run read or wrote.
-
-    Raises:
-        NotFoundError: there is no such namespace.
-    """
-    with doors.index.read() as connection:
-        namespace = find_namespace(connection, doors.store.id, namespace_name)
-    if namespace is None:
-        raise NotFoundError(f"no namespace {namespace_name!r} in this store", hint="vds ls")
-    return PlaceRow(name, namespace.id, namespace.name, number, path, asked)
-
-
 def status_of(row: RunRow) -> RunStatus:
     """Return how a run is now: one that is not heard of for a minute, or whose process is gone, was abandoned."""
     if row.status == "running" and (row.is_silent or is_gone(row.process)):

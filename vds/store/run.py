@@ -12,6 +12,7 @@ from types import TracebackType
 from vds.background import Beat
 from vds.engine.doors import Doors
 from vds.errors import ConflictError, InvalidInputError, NotFoundError, VdsError
+from vds.index.runs import PlaceRow
 from vds.model.run import RUN_FIELD, EndStatus, RunKind, RunStatus
 from vds.ops import runs as ops
 from vds.provenance import collect_provenance, describe_code, describe_environment, find_run, working_for
@@ -58,11 +59,7 @@ class Run:
             NotFoundError: there is no such version.
         """
         version = find_source(self._handle, source)
-        asked = source if isinstance(source, str) else ""
-        place = ops.find_place(
-            self._doors, version.namespace, version.number, path=version.path, name=name or version.namespace, asked=asked
-        )
-        ops.note(self._doors, self.id, "input", place)
+        note_input(self._handle, self.id, version, name, source if isinstance(source, str) else "")
         return version
 
     def output(
@@ -93,8 +90,7 @@ class Run:
         if known is not None and (known.namespace, known.number, known.path) != (found.namespace, found.number, path):
             raise InvalidInputError(f"output {name!r} of this run is {known.uri} already", hint="give the other one another name")
         local = os.path.abspath(local_path) if local_path else ""
-        place = ops.find_place(self._doors, found.namespace, found.number, path=path, name=name, asked=local)
-        ops.note(self._doors, self.id, "output", place)
+        ops.note(self._doors, self.id, "output", _place_row(found, path, name, local))
 
     def end(self, status: EndStatus = "completed", error: str = "", *, reused: str = "") -> None:
         """Record how it ended; the first end counts."""
@@ -160,15 +156,7 @@ def begin_run(
     names = list(named) or [""] * len(sources)
     try:
         for own, (version, source) in zip(names, sources, strict=True):
-            place = ops.find_place(
-                handle.doors,
-                version.namespace,
-                version.number,
-                path=version.path,
-                name=own or version.namespace,
-                asked=source if isinstance(source, str) else "",
-            )
-            ops.note(handle.doors, run.id, "input", place)
+            note_input(handle, run.id, version, own, source if isinstance(source, str) else "")
     except BaseException as err:
         with suppress(VdsError):  # without a heartbeat it shows as abandoned soon
             run.end("failed", str(err))
@@ -187,8 +175,17 @@ def record_input(handle: Handle, version: Version, name: str = "") -> None:
         ops.get(doors, uid)
     except NotFoundError:
         return
-    place = ops.find_place(doors, version.namespace, version.number, path=version.path, name=name or version.namespace, asked="")
-    ops.note(doors, uid, "input", place)
+    note_input(handle, uid, version, name)
+
+
+def note_input(handle: Handle, run: str, version: Version, name: str = "", asked: str = "") -> None:
+    """Record that a run reads a version, by default under the name of its namespace; again is harmless."""
+    ops.note(handle.doors, run, "input", _place_row(version, version.path, name or version.namespace, asked))
+
+
+def _place_row(version: Version, path: str, name: str, asked: str) -> PlaceRow:
+    namespace = version._resolved.namespace
+    return PlaceRow(name, namespace.id, namespace.name, version.number, path, asked)
 
 
 def _provenance() -> dict[str, str]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from vds.errors import NotFoundError
+from vds.engine.namespaces import get_namespace
 from vds.index.runs import list_family, list_written
-from vds.index.stores import find_namespace
 from vds.ops import runs as ops
 from vds.ops.restore import TagLeftBehind, find_tags_left
 from vds.store.dataset import Dataset, Release
@@ -44,10 +43,7 @@ def _find_readers(handle: Handle, runs: list[str], written: dict[str, list[int]]
     doors = handle.doors
     found: dict[str, RunInfo] = {}
     for name, numbers in written.items():
-        with doors.index.read() as connection:
-            namespace = find_namespace(connection, doors.store.id, name)
-        if namespace is None:
-            raise NotFoundError(f"no namespace {name!r} in this store", hint="vds ls")
+        namespace = get_namespace(doors, name)
         for number in numbers:
             for facts, _ in ops.find_users(doors, namespace, number):
                 if facts.row.uid not in runs:
@@ -59,10 +55,7 @@ def _find_tags(handle: Handle, written: dict[str, list[int]]) -> tuple[tuple[Tag
     doors = handle.doors
     moves, left = [], []
     for name, numbers in written.items():
-        with doors.index.read() as connection:
-            namespace = find_namespace(connection, doors.store.id, name)
-        if namespace is None:
-            continue
+        namespace = get_namespace(doors, name)
         for shown in find_tags_left(doors, namespace, min(numbers), namespace.head + 1, namespace.head + 1):
             if shown.version in numbers:
                 moves.append(_plan_move(handle, shown, written))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vds.azureml.notices import say
+from vds.model.run import RUN_FIELD
 from vds.store import UploadResult, Version
 
 SHOWN_MAX = 5
@@ -33,9 +34,12 @@ def _changed_but_skipped(result: UploadResult) -> str:
 
 
 def _who(version: Version) -> str:
-    run = version.provenance.get("AZUREML_RUN_ID")
+    """Say which run wrote a version; where it was none that anybody recorded, which process."""
+    known = version.provenance
+    run = known.get(RUN_FIELD) or known.get("AZUREML_RUN_ID")
+    process = f"process {known.get('pid', '?')} on {known.get('host', '?')}: {known.get('command', '?')}"
     moment = version.created_at.isoformat(timespec="seconds")
-    return f"{f'run {run}, ' if run else ''}by {version.author}, {moment}"
+    return f"{f'run {run}' if run else process}, by {version.author}, {moment}"
 
 
 def _files(count: int) -> str:

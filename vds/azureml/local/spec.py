@@ -55,7 +55,7 @@ class Port:
 
     def own_place(self, run: str) -> str:
         """Return a place that holds one run's files and no others: where its place is shared, a second one."""
-        return f"azureml/{run}/{self.name}" if self.is_shared else place_of(self, run)
+        return _filled(DEFAULT_PLACE if self.is_shared else self.place or DEFAULT_PLACE, self, run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,11 @@ class StepSpec:
 
 def place_of(port: Port, run: str) -> str:
     """Return where a port's files go in its datastore, for one run."""
-    return (port.place or DEFAULT_PLACE).replace("{run-id}", run).replace("{output-name}", port.name).strip("/")
+    return _filled(port.place or DEFAULT_PLACE, port, run)
+
+
+def _filled(place: str, port: Port, run: str) -> str:
+    return place.replace("{run-id}", run).replace("{output-name}", port.name).strip("/")
 
 
 def is_below_run(path: str) -> bool:
