@@ -117,6 +117,20 @@ def test_where_both_ways(made: Cli) -> None:
     assert "none: it was written outside of any run" in made.ok("where", "team/raw@1").out
 
 
+def test_where_of_what_is_not_there(made: Cli) -> None:
+    with vds.connect(made.directory / "store") as store, store.run("train") as run:
+        with store.namespace("models").transaction() as tx:
+            tx.write_text("m", "1")
+        run.output(tx.version, "model")
+        with store.namespace("models").transaction() as tx:
+            tx.write_text("m", "2")
+        store.expire("models@1", dry_run=False)
+    expired = made.ok("where", f"azureml/{run.id}/model").out
+    assert f"run      {run.id}  train  completed" in expired
+    assert "output   model  its version has expired" in expired
+    assert "output   other  not there: the run is completed" in made.ok("where", f"azureml/{run.id}/other").out
+
+
 def test_why(made: Cli) -> None:
     with vds.connect(made.directory / "store") as store:
         first = store.run("prep", kind="step", key="b3:1", key_parts={"code prep.py": "b3:1", "input raw": "b3:x"})

@@ -174,7 +174,9 @@ def _where_lines(found: Where) -> Iterator[str]:
     else:
         yield f"run      {run.id}  {run.name}  {_status(run)}" + (f"  in {run.parent}" if run.parent else "")
         if found.output:
-            yield f"output   {found.output}" + ("" if version is not None else f"  not there: the run is {_status(run)}")
+            is_expired = run.output(found.output) is not None
+            missing = "its version has expired" if is_expired else f"not there: the run is {_status(run)}"
+            yield f"output   {found.output}" + ("" if version is not None else f"  {missing}")
         for place in run.inputs:
             yield f"from     {place.uri}"
     for user in found.used_by:

@@ -22,7 +22,7 @@ class Where:
 
     Attributes:
         asked: what was asked about.
-        version: which holds it, seen from it; None when the run that wrote it has not succeeded, or not ended.
+        version: which holds it, seen from it; None when the run that wrote it has not succeeded, or the version has expired.
         run: which wrote it; None for what was written outside any run.
         output: what the run calls it; empty where it was not put out under a name.
         used_by: the runs that read the version.
@@ -67,9 +67,10 @@ def _of_path(store: Store, asked: str) -> Where | None:
         rest = parts[number + 1 :]
         if is_ulid(parts[number]):
             try:
-                return _of_run(asked, store, store.get_run(parts[number]), rest)
+                run = store.get_run(parts[number])
             except NotFoundError:
                 continue  # a ulid of something else, or a run of another store
+            return _of_run(asked, store, run, rest)
         pinned = _PINNED.fullmatch(parts[number])
         if pinned is not None and number and len(parts) > 1 and asked.startswith(("/", ".")):
             found = _of_view(asked, store, pinned[1], int(pinned[2]), "/".join(rest))
@@ -82,7 +83,10 @@ def _of_run(asked: str, store: Store, run: RunInfo, rest: list[str]) -> Where:
     place = run.output(rest[0]) if rest else None
     if place is None:
         return Where(asked, None, run, rest[0] if rest else "", ())
-    version = _seen(store, place, "/".join(rest[1:]))
+    try:
+        version = _seen(store, place, "/".join(rest[1:]))
+    except NotFoundError:  # it has expired
+        return Where(asked, None, run, place.name, ())
     return Where(asked, version, run, place.name, tuple(version.used_by()))
 
 
